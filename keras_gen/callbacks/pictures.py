@@ -1,0 +1,308 @@
+"""Callbacks that draw what a model has learned so far, as PNG files."""
+
+import os
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_gen import images, inputs
+from keras_gen.callbacks.chief import is_chief
+
+
+class PictureGrid(keras.callbacks.Callback):
+    """Writes a grid of images every few epochs: the base of the callbacks here.
+
+    A subclass names the verb that it asks of the model and implements
+    `draw()`. The grid of epoch 1 is `directory/PREFIX_0001.png`, and
+    `directory/TAG.png` is always a copy of the newest grid. When several
+    workers train together, only the chief draws and writes.
+
+    Args:
+        directory: Folder of the PNG files, made if it is missing.
+        every: Integer, epochs from one grid to the next.
+        tensorboard: Log directory or `None`. If given, each epoch's grid is
+            also one `tf.summary.image` named TAG at the step of that epoch,
+            counting from 1 as the files do.
+
+    Raises:
+        ImportError: If `tensorboard` is asked for and not installed.
+        ValueError: If `every` is not a positive integer; before training
+            starts, if the model lacks the verb or `directory` cannot be
+            written to.
+    """
+
+    verb = None  # the method of the model that draws
+    prefix = None  # of the files, one an epoch
+    tag = None  # of the newest grid, and in TensorBoard
+
+    def __init__(self, directory, *, every=1, tensorboard=None):
+        super().__init__()
+        self.directory = os.path.expanduser(os.fspath(directory))
+        self.every = inputs.check_positive_integer(every, "every")
+        self.tensorboard = tensorboard and os.fspath(tensorboard)
+        if self.tensorboard:
+            require_tensorboard()
+        self.writer = None
+
+    def draw(self):
+        """Returns the grid of now, uint8 `(height, width, channels)`."""
+        raise NotImplementedError(
+            f"`{type(self).__name__}` must implement `draw()`."
+        )
+
+    def on_train_begin(self, logs=None):
+        if not callable(getattr(self.model, self.verb, None)):
+            raise ValueError(
+                f"`{type(self).__name__}` needs a model with the method "
+                f"`{self.verb}`. Got a {type(self.model).__name__}, which has "
+                "none. Leave the callback out, or train a model that has one."
+            )
+        if is_chief(self.model):
+            require_writable(self.directory)
+            self.close()  # the writer of a `fit` that was interrupted
+            if self.tensorboard:
+                self.writer = tf.summary.create_file_writer(self.tensorboard)
+
+    def on_epoch_end(self, epoch, logs=None):
+        epoch += 1
+        if epoch % self.every or not is_chief(self.model):
+            return
+        grid = self.write(f"{self.prefix}_{epoch:04d}.png")
+        if self.writer:
+            with self.writer.as_default():
+                tf.summary.image(self.tag, grid[np.newaxis], step=epoch)
+            self.writer.flush()
+
+    def on_train_end(self, logs=None):
+        self.close()
+
+    def write(self, file_name):
+        """Draws, writes `file_name` and the newest copy, returns the grid."""
+        grid = self.draw()
+        for name in (file_name, f"{self.tag}.png"):
+            path = os.path.join(self.directory, name)
+            images.save_grid(grid[np.newaxis], path, num_columns=1, padding=0)
+        return grid
+
+    def close(self):
+        if self.writer:
+            self.writer.close()
+        self.writer = None
+
+
+class SampleGrid(PictureGrid):
+    """Draws samples of the model from the same latents every time.
+
+    The grid after epoch 1 is `directory/epoch_0001.png`, and
+    `directory/samples.png` is the newest one. The latents are the same
+    because `model.sample` is given the same integer seed: in every epoch, in
+    a run that is resumed, and without a draw from the random streams that the
+    training uses.
+
+    Args:
+        directory: Folder of the PNG files, made if it is missing.
+        num_samples: Integer, images in a grid.
+        every: Integer, epochs from one grid to the next.
+        every_steps: Optional integer. If given, a grid is also written each
+            time that many more training steps are done, as
+            `directory/step_00001000.png`. Steps count over the whole run,
+            also over the part before a resume, unless the data set does not
+            know its length: then they count from the start of this `fit`.
+        condition: Optional classes or vectors, one a sample, handed to
+            `model.sample`.
+        seed: Integer, which latents to draw.
+        tensorboard: Log directory or `None`. If given, each epoch's grid is
+            also one `tf.summary.image` named "samples" at the step of that
+            epoch, counting from 1 as the files do.
+        num_columns: Integer or `None`, images in a row of the grid; as near
+            to a square as `num_samples` allows by default.
+
+    Raises:
+        ImportError: If `tensorboard` is asked for and not installed.
+        ValueError: If a count is not a positive integer, `seed` is not an
+            integer, or `condition` is not one a sample; before training
+            starts, if the model has no `sample` or `directory` cannot be
+            written to.
+
+    Example:
+
+    >>> model.fit(train, epochs=20, callbacks=[SampleGrid("run/samples")])
+    """
+
+    verb = "sample"
+    prefix = "epoch"
+    tag = "samples"
+
+    def __init__(
+        self,
+        directory,
+        num_samples=64,
+        *,
+        every=1,
+        every_steps=None,
+        condition=None,
+        seed=0,
+        tensorboard=None,
+        num_columns=None,
+    ):
+        super().__init__(directory, every=every, tensorboard=tensorboard)
+        self.num_samples = inputs.check_positive_integer(
+            num_samples, "num_samples"
+        )
+        self.every_steps = every_steps
+        if every_steps is not None:
+            inputs.check_positive_integer(every_steps, "every_steps")
+        self.condition = None if condition is None else np.asarray(condition)
+        if condition is not None and (
+            self.condition.shape[:1] != (self.num_samples,)
+        ):
+            raise ValueError(
+                "`condition` must hold one class or vector a sample. Expected "
+                f"{num_samples} of them, as `num_samples` says, got an array "
+                f"of shape {self.condition.shape}."
+            )
+        if not isinstance(seed, int | np.integer):
+            raise ValueError(
+                "`seed` must be an integer, so that all grids show the same "
+                f"latents. Got {type(seed).__name__}. Pass one, as `seed=0`."
+            )
+        self.seed = seed
+        self.num_columns = num_columns
+        if num_columns is not None:
+            inputs.check_positive_integer(num_columns, "num_columns")
+        # Keras waits for the device after each batch for the sake of a batch
+        # callback, unless it says that it does not care: this one seldom does.
+        self.async_safe = self.every_steps is None
+
+    def draw(self):
+        condition = {}
+        if self.condition is not None:
+            condition["condition"] = self.condition
+        samples = self.model.sample(
+            self.num_samples, seed=self.seed, **condition
+        )
+        return images.grid(samples, num_columns=self.num_columns)
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        self.steps = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        steps_per_epoch = self.params["steps"]
+        if steps_per_epoch:
+            self.steps = epoch * steps_per_epoch
+        self.steps_before = self.steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        # `batch` moves on by several at once under `steps_per_execution`.
+        before, self.steps = self.steps, self.steps_before + batch + 1
+        if (
+            self.every_steps is None
+            or before // self.every_steps == self.steps // self.every_steps
+            # A resumed `fit` skips batches: the weights are of a later step.
+            or getattr(self.model, "resuming", False)
+            or not is_chief(self.model)
+        ):
+            return
+        self.write(f"step_{self.steps:08d}.png")
+
+
+class ReconstructionGrid(PictureGrid):
+    """Draws images above their reconstructions and what went wrong in them.
+
+    The three rows of a grid are `x`, `model.reconstruct(x)` and
+    `abs(x - model.reconstruct(x))`, black where nothing was lost. The grid
+    after epoch 1 is `directory/reconstruction_0001.png`, and
+    `directory/reconstructions.png` is the newest one, so that the directory
+    may be that of a `SampleGrid`.
+
+    Args:
+        directory: Folder of the PNG files, made if it is missing.
+        x: Images `(batch, height, width, channels)`, uint8 or float in
+            [0, 1], or a `tf.data.Dataset` of `x` or `(x, y)`, read once and
+            only here. Prefer test images.
+        num_images: Integer, how many of the first images of `x` to draw.
+        every: Integer, epochs from one grid to the next.
+        tensorboard: Log directory or `None`. If given, each grid is also one
+            `tf.summary.image` named "reconstructions" at the step of its
+            epoch, counting from 1 as the files do.
+
+    Raises:
+        ImportError: If `tensorboard` is asked for and not installed.
+        ValueError: If a count is not a positive integer or `x` does not hold
+            images; before training starts, if the model has no `reconstruct`
+            or `directory` cannot be written to.
+
+    Example:
+
+    >>> model.fit(train, callbacks=[ReconstructionGrid("run/samples", test)])
+    """
+
+    verb = "reconstruct"
+    prefix = "reconstruction"
+    tag = "reconstructions"
+
+    def __init__(
+        self, directory, x, *, num_images=16, every=1, tensorboard=None
+    ):
+        super().__init__(directory, every=every, tensorboard=tensorboard)
+        inputs.check_positive_integer(num_images, "num_images")
+        self.x = first_images(x, num_images)
+
+    def draw(self):
+        x = self.x
+        if x.dtype == np.uint8:
+            x = x.astype("float32") / 255.0
+        reconstruction = np.asarray(self.model.reconstruct(self.x))
+        difference = np.abs(x - reconstruction)
+        return images.grid(
+            np.concatenate([x, reconstruction, difference]), num_columns=len(x)
+        )
+
+
+def first_images(x, num_images):
+    """The first images of an array or of a data set, checked."""
+    if isinstance(x, tf.data.Dataset):
+        x = x.map(lambda x, *_: x)  # labels are left behind
+        if getattr(x.element_spec, "shape", None) is None:
+            raise ValueError(
+                "`x` must be a `tf.data.Dataset` of `x` or `(x, y)`. Got "
+                f"elements of type {type(x.element_spec).__name__}. Map them "
+                "to the images: `dataset.map(lambda element: element[...])`."
+            )
+        if x.element_spec.shape.rank == 4:
+            x = x.unbatch()
+        x = np.array(list(x.take(num_images).as_numpy_iterator()))
+    if np.ndim(x) != 4:
+        raise ValueError(
+            "`x` must hold images of shape (batch, height, width, channels) "
+            f"or be a `tf.data.Dataset` of them. Got shape {np.shape(x)}. Add "
+            "the axis that is missing: `x[..., None]` for channels, `x[None]` "
+            "for a batch of one."
+        )
+    return inputs.check_images(x[:num_images], np.shape(x)[1:]).numpy()
+
+
+def require_writable(directory):
+    """Makes the folder if it is missing; raises if no file can be made in it."""
+    try:
+        os.makedirs(directory, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError as error:
+        raise ValueError(
+            f"`directory` must be a folder that can be written to. Got "
+            f"{directory[-200:]!r}: {error.strerror}. Choose another one."
+        ) from error
+
+
+def require_tensorboard():
+    """Raises if TensorBoard is not installed."""
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "`tensorboard=` needs TensorBoard, which TensorFlow no longer "
+            'installs. Run `pip install "keras_gen[tensorboard]"`.'
+        ) from error

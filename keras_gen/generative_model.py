@@ -1,0 +1,667 @@
+"""What every model of keras_gen needs over `keras.Model`."""
+
+import os
+import shutil
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import saving
+
+from keras_gen import feeding, inputs, randomness
+from keras_gen.optimization import SyncedLossScaleOptimizer, apply_if_finite
+
+MAX_SKIPPED_IN_A_ROW = 20
+
+
+class GenerativeModel(keras.Model):
+    """A `keras.Model` of images that trains with its own `train_step`.
+
+    It holds no algorithm. It checks the data before training starts, applies
+    gradients rightly under mixed precision and `tf.distribute`, for one
+    optimizer or several, gives random numbers that replicas do not share and
+    that resume, keeps moving averages of weights, and saves and exports all
+    of it.
+
+    A subclass builds its networks in `__init__`, names what it logs with
+    `add_metrics`, sets `self.built = True`, and writes `compile`,
+    `train_step`, `test_step`, `get_config` and its verbs.
+
+    Args:
+        image_shape: `(height, width, channels)`, 1 to 4 channels.
+        seed: Integer or `None`, seed of all random numbers of the model.
+
+    Raises:
+        ValueError: If `image_shape` or `seed` is not as above.
+    """
+
+    num_classes = None
+    condition_dim = None
+    log_prob_kind = None
+
+    def __init__(self, image_shape, *, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.image_shape = inputs.check_image_shape(image_shape)
+        if seed is not None:
+            seed = int(inputs.check_number(seed, "seed", minimum=0))
+        self.seed = seed
+        self.train_seeds = randomness.ReplicaSeedGenerator(seed)
+        # Validation and sampling draw elsewhere, so that neither changes
+        # the course of training.
+        self.eval_seeds = randomness.ReplicaSeedGenerator(
+            None if seed is None else seed + 1
+        )
+        self.logged = {}
+        self.skipped = keras.metrics.Sum(name="skipped_updates")
+        self.skipped_in_a_row = self.add_weight(
+            name="skipped_in_a_row",
+            shape=(2,),
+            dtype="int32",
+            initializer="zeros",
+            trainable=False,
+        )
+        self.epoch = 0
+        self._batches_to_skip = 0
+        self._started_each_epoch = None
+        # A plain dictionary: Keras and TensorFlow would track its functions.
+        self.__dict__["_graphs"] = {}
+
+    # Compilation
+
+    def compile(
+        self,
+        optimizer,
+        *,
+        jit_compile="auto",
+        steps_per_execution=None,
+        run_eagerly=False,
+    ):
+        """Configures training; `optimizer` comes from `prepare_optimizer`.
+
+        Args:
+            optimizer: The optimizer that stock Keras callbacks act on.
+            jit_compile: Whether XLA compiles the training step. `"auto"` is
+                `True` on one CPU device for networks without convolutions,
+                which XLA slows down there; on a GPU it is Keras's choice.
+            steps_per_execution: Training steps a call. Defaults to 50, with
+                convolutions to 10, and to 1 under a strategy.
+            run_eagerly: Whether steps run without a graph, for debugging.
+
+        Raises:
+            ValueError: If it is called outside the scope of the strategy that
+                the model was built in, or asks for what a strategy cannot do.
+        """
+        self._check_scope()
+        has_strategy = tf.distribute.has_strategy()
+        convolutional = any(
+            isinstance(
+                layer, keras.layers.Conv2D | keras.layers.Conv2DTranspose
+            )
+            for layer in self._flatten_layers()
+        )
+        if has_strategy and jit_compile is True:
+            raise ValueError(
+                "`jit_compile=True` does not work under a `tf.distribute` "
+                "strategy. Leave `jit_compile` out."
+            )
+        if has_strategy and (steps_per_execution or 1) != 1:
+            raise ValueError(
+                f"`steps_per_execution={steps_per_execution}` does not work "
+                "under a `tf.distribute` strategy. Leave it out."
+            )
+        self._compile_arguments = {
+            "jit_compile": jit_compile,
+            "steps_per_execution": steps_per_execution,
+            "run_eagerly": run_eagerly,
+        }
+        if steps_per_execution is None:
+            steps_per_execution = 10 if convolutional else 50
+            if has_strategy or run_eagerly:
+                steps_per_execution = 1
+        if jit_compile == "auto" and not tf.config.list_physical_devices("GPU"):
+            jit_compile = not (convolutional or has_strategy or run_eagerly)
+        randomness.separate_replicas(self)
+        super().compile(
+            optimizer=optimizer,
+            jit_compile=jit_compile,
+            steps_per_execution=steps_per_execution,
+            run_eagerly=run_eagerly,
+            auto_scale_loss=False,
+        )
+
+    def prepare_optimizer(self, optimizer, weights):
+        """An optimizer that is built, and scales the loss in float16.
+
+        Args:
+            optimizer: A Keras optimizer, or its name.
+            weights: The variables that it is to update.
+
+        Returns:
+            The optimizer, in a `SyncedLossScaleOptimizer` if a layer computes
+            in float16.
+        """
+        self._check_scope()
+        optimizer = keras.optimizers.get(optimizer)
+        strategy = tf.distribute.get_strategy()
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        if inner._distribution_strategy is not strategy:
+            raise ValueError(
+                "`optimizer` was made outside the scope of the strategy. "
+                "Create the model and the optimizers and call `compile` "
+                "inside `strategy.scope()`."
+            )
+        clips = inner.clipnorm or inner.global_clipnorm or inner.clipvalue
+        if clips and strategy.num_replicas_in_sync > 1:
+            raise ValueError(
+                f"`optimizer` ({type(inner).__name__}) clips gradients, which "
+                "under a strategy would clip each replica's share alone. "
+                "Leave out `clipnorm`, `global_clipnorm` and `clipvalue`."
+            )
+        if inner.use_ema:
+            raise ValueError(
+                "`optimizer` has `use_ema=True`, which overwrites the trained "
+                "weights at the end of `fit`. Leave it out; models with an "
+                "`ema` argument keep their own moving average."
+            )
+        half = any(
+            getattr(layer, "compute_dtype", None) == "float16"
+            for layer in self._flatten_layers()
+        )
+        scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        if half and not scaled:
+            optimizer = SyncedLossScaleOptimizer(optimizer)
+        if not optimizer.built:
+            optimizer.build(list(weights))
+        return optimizer
+
+    def _check_scope(self):
+        if self._distribute_strategy is not (
+            tf.distribute.get_strategy()
+            if tf.distribute.has_strategy()
+            else None
+        ):
+            raise ValueError(
+                "`compile` must be called where the model was made. Create "
+                "the model and the optimizers and call `compile` inside the "
+                "same `strategy.scope()`; elsewhere the replicas would drift "
+                "apart."
+            )
+
+    @property
+    def optimizers(self):
+        """All optimizers of the compiled model, the main one first."""
+        return [self.optimizer]
+
+    def get_compile_config(self):
+        """Arguments of `compile` beyond a lone optimizer are added here."""
+        if self.compiled:
+            return {
+                "optimizer": saving.serialize_keras_object(self.optimizer),
+                **self._compile_arguments,
+            }
+
+    def compile_from_config(self, config):
+        self.compile(**saving.deserialize_keras_object(config))
+
+    # Inside a training step
+
+    def unpack(self, data):
+        """Splits a batch into images in [0, 1] and their condition.
+
+        Args:
+            data: What `train_step` is given.
+
+        Returns:
+            `(x, condition)`: float32 `(batch, *image_shape)`, and the labels
+            or vectors of a conditional model, otherwise `None`.
+        """
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        conditional = self.num_classes or self.condition_dim
+        return self.to_float(x), y if conditional else None
+
+    def to_float(self, x):
+        """Images as float32 in [0, 1]; integers are taken as 0 to 255."""
+        x = tf.ensure_shape(tf.convert_to_tensor(x), (None, *self.image_shape))
+        if x.dtype.is_integer:
+            return tf.cast(x, "float32") / 255.0
+        return tf.cast(x, "float32")
+
+    def next_seed(self, training=False):
+        """An int32 `(2,)` seed that no other replica gets."""
+        return (self.train_seeds if training else self.eval_seeds).next()
+
+    def normal(self, shape, training=False):
+        """Standard normal noise, `shape` float32, for this replica's rows."""
+        return self._draw(tf.random.stateless_normal, shape, training)
+
+    def uniform(self, shape, training=False):
+        """Noise uniform in [0, 1), `shape` float32, for this replica's rows."""
+        return self._draw(tf.random.stateless_uniform, shape, training)
+
+    def _draw(self, stateless_draw, shape, training):
+        seeds = self.train_seeds if training else self.eval_seeds
+        return randomness.draw_rows(stateless_draw, shape, seeds.next_shared())
+
+    def scale_loss(self, loss, optimizer):
+        """What the tape differentiates for a replica's mean `loss`.
+
+        Gradients are summed over the replicas, so each takes its share;
+        optimizers under float16 scale it against underflow.
+        """
+        num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        loss = tf.cast(loss, "float32") / num_replicas
+        return optimizer.scale_loss(loss)
+
+    def apply_gradients(self, gradients, weights, optimizer):
+        """Updates `weights`, unless a gradient on any replica is not finite.
+
+        Args:
+            gradients: Of the loss from `scale_loss`, one for each weight.
+            weights: List of variables.
+            optimizer: The optimizer that was prepared for them.
+        """
+        finite = apply_if_finite(optimizer, gradients, weights)
+        skipped = 1 - tf.cast(finite, "int32")
+        num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        self.skipped.update_state(tf.cast(skipped, "float32") / num_replicas)
+        index = [o is optimizer for o in self.optimizers].index(True)
+        before = self.skipped_in_a_row.value
+        # It stays at the limit, for `fit` to see after the execution.
+        row = tf.where(
+            before < MAX_SKIPPED_IN_A_ROW, (before + 1) * skipped, before
+        )
+        self.skipped_in_a_row.assign(
+            tf.where(tf.range(2) == index, row, before)
+        )
+
+    def averaged_copy(self, network):
+        """A copy of `network` for the moving average of its weights."""
+        copy = saving.deserialize_keras_object(
+            saving.serialize_keras_object(network)
+        )
+        if not copy.built:
+            copy.build(network.input_shape)
+        copy.set_weights(network.get_weights())
+        copy.trainable = False
+        return copy
+
+    def update_moving_average(self, average, network, decay):
+        """Moves the weights of `average` to `network`'s, by `1 - decay`."""
+        for old, new in zip(average.weights, network.weights, strict=True):
+            value = tf.cast(new.value, old.dtype)
+            if not new.trainable:  # batch statistics of a skipped step
+                value = tf.where(tf.math.is_finite(value), value, old)
+            old.assign(old + (1.0 - decay) * (value - old))
+
+    # Logs
+
+    def add_metrics(self, *names):
+        """Names the means that `log` reports; `"loss"` is among them."""
+        self.logged.update({name: keras.metrics.Mean(name) for name in names})
+
+    def log(self, **values):
+        """Updates the means of the epoch with scalars or `(batch,)` values."""
+        for name, value in values.items():
+            self.logged[name].update_state(value)
+        return self.get_metrics_result()
+
+    @property
+    def metrics(self):
+        # Keras adds a tracker called "loss" that only its own step updates.
+        tracker = getattr(self, "_loss_tracker", None)
+        return [m for m in super().metrics if m is not tracker]
+
+    # Training
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        validation_split=0.0,
+        validation_data=None,
+        shuffle=True,
+        initial_epoch=0,
+        steps_per_epoch=None,
+        validation_batch_size=None,
+        **kwargs,
+    ):
+        """Trains the model; arguments and result are those of `keras.Model`.
+
+        Args:
+            x: Images, uint8 or float in [0, 1]: an array, a `tf.data.Dataset`
+                or a `keras.utils.PyDataset` of batches, of `x` or `(x, y)`.
+            y: Class ids `(batch,)` or vectors `(batch, condition_dim)`, if `x`
+                is an array. A model that is not conditional ignores them.
+            batch_size: Integer, over all replicas. Defaults to 32.
+
+        Raises:
+            ValueError: If the data is not what the model takes, or the sizes
+                and numbers are not positive.
+            FloatingPointError: If 20 updates in a row were skipped because
+                gradients were not finite.
+        """
+        self._assert_compile_called("fit")
+        for name in ("class_weight", "sample_weight"):
+            if kwargs.pop(name, None) is not None:
+                raise ValueError(
+                    f"`{name}` is not used by generative models. Leave it "
+                    "out, or repeat the images that should count more."
+                )
+        inputs.check_number(epochs, "epochs", minimum=0)
+        if steps_per_epoch is not None:
+            inputs.check_positive_integer(steps_per_epoch, "steps_per_epoch")
+        if validation_split and validation_data is None:
+            cut = int(len(x) * (1.0 - validation_split))
+            held_out = (x[cut:], None if y is None else y[cut:])
+            validation_data = held_out if y is not None else held_out[0]
+            x, y = x[:cut], None if y is None else y[:cut]
+        if validation_data is not None:
+            pair = validation_data if isinstance(validation_data, tuple) else ()
+            validation_data = self._checked(
+                *(pair or (validation_data,)),
+                batch_size=validation_batch_size or batch_size,
+                argument="validation_data",
+            )
+        data = self._checked(
+            x,
+            y,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            steps_per_epoch=steps_per_epoch,
+        )
+        is_dataset = isinstance(x, tf.data.Dataset) and not steps_per_epoch
+        self._started_each_epoch = x if is_dataset else None
+        self._initial_epoch = None  # a former fit's, which Keras leaves here
+        self._batches_to_skip = 0
+        self.skipped_in_a_row.assign([0, 0])
+        watch = _Watch()
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks.append(watch)
+        else:
+            callbacks = [watch, *(tf.nest.flatten(callbacks or []))]
+        return super().fit(
+            data,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=callbacks,
+            validation_data=validation_data,
+            shuffle=False,  # done already
+            initial_epoch=initial_epoch,
+            steps_per_epoch=steps_per_epoch,
+            **kwargs,
+        )
+
+    def evaluate(
+        self, x=None, y=None, batch_size=None, return_dict=False, **kwargs
+    ):
+        """Means over the data of what `test_step` logs, as `keras.Model`."""
+        if not kwargs.get("_use_cached_eval_dataset"):
+            self._assert_compile_called("evaluate")
+            if kwargs.pop("sample_weight", None) is not None:
+                raise ValueError(
+                    "`sample_weight` is not used by generative models. Leave "
+                    "it out."
+                )
+            x, y = self._checked(x, y, batch_size=batch_size), None
+        logs = super().evaluate(x, y, return_dict=True, **kwargs)
+        logs.pop(self.skipped.name, None)  # no update is made here
+        return logs if return_dict else list(logs.values())
+
+    def _checked(self, x, y=None, *, batch_size=None, argument="x", **feeding_):
+        """Data as one dataset, or the `ValueError` that says what to mend."""
+        inputs.check_data(
+            x,
+            y,
+            image_shape=self.image_shape,
+            num_classes=self.num_classes,
+            condition_dim=self.condition_dim,
+            argument=argument,
+        )
+        if batch_size is not None:
+            inputs.check_positive_integer(batch_size, "batch_size")
+        training = "shuffle" in feeding_
+        several = tf.distribute.has_strategy() or self._distribute_strategy
+        if training and several and isinstance(x, tf.data.Dataset):
+            spec = tf.nest.flatten(x.element_spec)[0]
+            if spec.shape[0] is None:
+                raise ValueError(
+                    f"`{argument}` may end with a batch too short for all "
+                    "replicas. Batch it with `drop_remainder=True`."
+                )
+        feeding_.setdefault("shuffle", False)
+        return feeding.epochs_of(
+            x,
+            y,
+            batch_size=batch_size or 32,
+            drop_remainder=bool(training and several),
+            position=self._position,
+            **feeding_,
+        )
+
+    def _position(self):
+        seed = int(np.asarray(self.train_seeds.state)[0])
+        return self.epoch, seed % (2**31 - 1)
+
+    @property
+    def resuming(self):
+        """Whether a resumed `fit` still passes over batches of its epoch."""
+        return self._batches_to_skip > 0
+
+    def resume_at(self, epoch, batch):
+        """Lets the running `fit` go on from there; for callbacks.
+
+        To be called in `on_train_begin`. The batches before it are read and
+        passed over, so that all that follow are those of a run that was never
+        interrupted.
+
+        Args:
+            epoch: Integer, the epoch to go on with.
+            batch: Integer, how many of its batches were trained on.
+        """
+        self._initial_epoch = epoch
+        self._batches_to_skip = batch
+        if self._started_each_epoch is not None:
+            for _ in range(epoch):  # a seeded shuffle counts its starts
+                next(iter(self._started_each_epoch), None)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras would call the model on training images to build it.
+        if not self.built:
+            raise ValueError(
+                f"{type(self).__name__} is not built. Build all networks in "
+                "its constructor and set `self.built = True`."
+            )
+
+    def _make_function(self, step_function):
+        in_training = step_function == self.train_step
+        statistics = [
+            weight
+            for layer in self._flatten_layers()
+            if isinstance(layer, keras.layers.BatchNormalization)
+            for weight in layer.non_trainable_weights
+        ]
+        multi_worker = isinstance(
+            self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy
+        )
+
+        def step(data):
+            before = [tf.identity(weight.value) for weight in statistics]
+            logs = step_function(data)
+            if in_training:  # a skipped step must leave no NaN behind
+                for weight, old in zip(statistics, before, strict=True):
+                    new = weight.value
+                    weight.assign(tf.where(tf.math.is_finite(new), new, old))
+            if multi_worker:  # where Keras reduces logs over an axis
+                logs = {k: tf.reshape(v, (1,)) for k, v in logs.items()}
+            return logs
+
+        function = super()._make_function(step)
+        if not in_training:
+            return function
+
+        def resumable_function(iterator):
+            if not self._batches_to_skip:
+                return function(iterator)
+            for _ in range(
+                min(self.steps_per_execution, self._batches_to_skip)
+            ):
+                next(iterator)
+                self._batches_to_skip -= 1
+            return self.get_metrics_result()
+
+        return resumable_function
+
+    # Verbs
+
+    def images_from(self, x, argument="x"):
+        """Checked images of a verb as float32 in [0, 1]."""
+        if not tf.is_symbolic_tensor(x):
+            x = inputs.check_images(x, self.image_shape, argument)
+        return self.to_float(x)
+
+    def verb_seed(self, seed):
+        """The int32 `(2,)` seed of a verb: of an integer, or the next one."""
+        if seed is None:
+            return self.eval_seeds.next_shared()
+        if not tf.is_tensor(seed):
+            inputs.check_number(seed, "seed", minimum=0)
+        return randomness.seed_pair(seed)
+
+    def graph(self, function, *arguments):
+        """Calls a method of this model as a graph, traced at its first use."""
+        if not tf.executing_eagerly():
+            return function(*arguments)
+        name = function.__name__
+        if name not in self._graphs:
+            self._graphs[name] = tf.function(function, reduce_retracing=True)
+        return self._graphs[name](*(tf.convert_to_tensor(a) for a in arguments))
+
+    # Saving
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        for i, generator in enumerate(randomness.seed_generators(self)):
+            store[f"seed_generator_{i}"] = np.asarray(generator.state)
+
+    def load_own_variables(self, store):
+        seeds = {k for k in store.keys() if k.startswith("seed_generator_")}
+        super().load_own_variables(
+            {k: store[k] for k in store.keys() if k not in seeds}
+        )
+        for i, generator in enumerate(randomness.seed_generators(self)):
+            if f"seed_generator_{i}" in seeds:
+                generator.state.assign(np.asarray(store[f"seed_generator_{i}"]))
+
+    def save(self, filepath, overwrite=True, **kwargs):
+        """Saves as `keras.Model.save`; a file that is replaced is never lost.
+
+        Args:
+            filepath: Path of a `.keras` file.
+            overwrite: Whether an existing file is replaced without asking.
+        """
+        path = os.fspath(filepath)
+        folder, name = os.path.split(os.path.abspath(path))
+        if not overwrite and os.path.exists(path):
+            return super().save(path, overwrite=False, **kwargs)
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".save-") as part:
+            super().save(os.path.join(part, name), **kwargs)
+            os.replace(os.path.join(part, name), path)
+
+    def endpoints(self):
+        """The verbs of a SavedModel: `{name: (function, signature)}`."""
+        spec = tf.TensorSpec
+        x = spec((None, *self.image_shape), "float32", name="x")
+        count = spec((), "int32", name="num_samples")
+        seed = spec((), "int64", name="seed")
+        table = {
+            "sample": (
+                lambda n, seed: self.sample(n, seed=seed),
+                [count, seed],
+            ),
+            "encode": (lambda x: self.encode(x), [x]),
+            "reconstruct": (lambda x: self.reconstruct(x), [x]),
+        }
+        if hasattr(self, "decode"):
+            z = spec((None, self.latent_dim), "float32", name="z")
+            table["decode"] = (lambda z: self.decode(z), [z])
+        if self.log_prob_kind == "exact":
+            table["log_prob"] = (lambda x: self.log_prob(x), [x])
+        elif hasattr(self, "log_prob"):
+
+            def log_prob(x, num_samples, seed):
+                return self.log_prob(x, num_samples=num_samples, seed=seed)
+
+            table["log_prob"] = (log_prob, [x, count, seed])
+        return {k: v for k, v in table.items() if hasattr(self, k)}
+
+    def export(self, filepath, format="tf_saved_model", verbose=False):
+        """Writes a SavedModel whose signatures are the verbs.
+
+        It needs neither keras_gen nor TensorFlow Probability where it is
+        loaded, takes any batch size, and gives what the verbs give in Python
+        at the same seed: `loaded.sample(num_samples, seed)`, and where the
+        model has them `encode(x)`, `decode(z)`, `reconstruct(x)` and
+        `log_prob(x, num_samples, seed)`.
+
+        Args:
+            filepath: Folder to write; an existing one is replaced when the
+                new one is whole.
+            format: `"tf_saved_model"`.
+            verbose: Whether Keras prints what it wrote.
+
+        Raises:
+            ValueError: If `format` is another one.
+        """
+        if format != "tf_saved_model":
+            raise ValueError(
+                f"`format` must be 'tf_saved_model', got {format!r}. To "
+                "convert a network alone, call `export` on it, for example "
+                "`model.decoder.export(path, format='onnx')`."
+            )
+        archive = keras.export.ExportArchive()
+        archive.track(self)
+        for name, (function, signature) in self.endpoints().items():
+            archive.add_endpoint(name, function, input_signature=signature)
+        path = os.path.abspath(os.fspath(filepath))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            dir=os.path.dirname(path), prefix=".export-"
+        ) as part:
+            archive.write_out(os.path.join(part, "new"), verbose=verbose)
+            if os.path.exists(path):
+                os.rename(path, os.path.join(part, "old"))
+            shutil.move(os.path.join(part, "new"), path)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "image_shape": self.image_shape,
+            "seed": self.seed,
+        }
+
+
+class _Watch(keras.callbacks.Callback):
+    """Tells the model its epoch, and ends training that is only skipped."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        row = np.max(np.asarray(self.model.skipped_in_a_row))
+        if row < MAX_SKIPPED_IN_A_ROW:
+            return
+        logs = {k: float(np.mean(v)) for k, v in (logs or {}).items()}
+        bad = [name for name, value in logs.items() if not np.isfinite(value)]
+        raise FloatingPointError(
+            f"{row} updates in a row were skipped because gradients were not "
+            f"finite, up to batch {batch} of epoch {self.model.epoch} (not "
+            f"finite in the logs: {', '.join(bad) or 'nothing'}). The weights "
+            "are those before them. Look for NaN in the data, lower the "
+            "learning rate, or use float32 or mixed_bfloat16."
+        )

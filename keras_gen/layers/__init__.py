@@ -1,0 +1,5 @@
+"""Layers that Keras lacks."""
+
+from keras_gen.layers.gated import GatedDense
+
+__all__ = ["GatedDense"]

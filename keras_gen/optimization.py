@@ -1,0 +1,73 @@
+"""Gradient application that is right under replicas and in float16."""
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="keras_gen")
+class SyncedLossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
+    """Loss scaling whose replicas agree on whether gradients are finite.
+
+    Keras looks at the first replica alone: an overflow on another one makes
+    its weights NaN, or stops two workers at different collectives.
+    """
+
+    def check_finite(self, grads):
+        return all_finite(grads)
+
+
+def all_finite(gradients):
+    """Whether every gradient is finite on every replica: a bool scalar."""
+    # A sum carries each inf and NaN, and takes one pass over the gradient.
+    sums = [
+        tf.reduce_sum(tf.cast(tf.convert_to_tensor(gradient), "float32"))
+        for gradient in gradients
+        if gradient is not None
+    ]
+    finite = tf.math.is_finite(tf.add_n(sums))
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return finite
+    num_finite = context.all_reduce("SUM", tf.cast(finite, "float32"))
+    return num_finite > context.num_replicas_in_sync - 0.5
+
+
+def apply_if_finite(optimizer, gradients, weights):
+    """Update `weights`, or leave all of them if one gradient is not finite.
+
+    Call it in a replica context. Gradients are summed over the replicas.
+
+    Args:
+        optimizer: A built Keras optimizer.
+        gradients: List of tensors, scaled by `optimizer.scale_loss`.
+        weights: List of variables, one for each gradient.
+
+    Returns:
+        Bool scalar, the same on all replicas: whether the update was made.
+    """
+    finite = all_finite(gradients)
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer.apply(gradients, weights)  # halves its scale if not finite
+    elif tf.__internal__.distribute.strategy_supports_no_merge_call():
+        tf.cond(
+            finite,
+            lambda: optimizer.apply(gradients, weights),
+            lambda: None,
+        )
+    else:
+        tf.distribute.get_replica_context().merge_call(
+            _apply_across_replicas, args=(finite, gradients, optimizer, weights)
+        )
+    return finite
+
+
+def _apply_across_replicas(strategy, finite, gradients, optimizer, weights):
+    # An optimizer's own merge call may not stand in a branch of a replica's
+    # graph, so the branch is taken here, for all replicas at once.
+    tf.cond(
+        strategy.experimental_local_results(finite)[0],
+        lambda: strategy.extended.call_for_each_replica(
+            optimizer.apply, args=(gradients, weights)
+        ),
+        lambda: None,
+    )

@@ -1,0 +1,30 @@
+"""What all tests share: two logical CPUs, one strategy, a fresh Keras."""
+
+import keras
+import pytest
+import tensorflow as tf
+
+# Only possible before TensorFlow starts its devices, hence not in a fixture.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * 2,
+)
+
+
+@pytest.fixture(scope="session")
+def two_replicas():
+    """The one `MirroredStrategy` of the session: a second one may dead-lock."""
+    return tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"],
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )
+
+
+@pytest.fixture(autouse=True)
+def fresh_keras():
+    """Same seeds and layer names for each test; its dtype policy ends with it."""
+    # Its garbage collection would take longer than most tests.
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")
