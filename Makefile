@@ -10,11 +10,11 @@ DEMO := run/demo
 .PHONY: demo test lint slow install
 
 demo: $(VENV)/.installed-data
+	rm -rf $(DEMO)
 	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python examples/vae.py --dataset=mnist_5k \
 		--binarize=static --epochs=60 --output_dir=$(DEMO)
-	@echo
-	@echo "Samples, epoch by epoch:  $(DEMO)/samples"
-	@echo "SavedModel:               $(DEMO)/serving"
+	@echo "Its samples after the last epoch, and the SavedModel:"
+	@find $(DEMO) -name samples.png -o -name saved_model.pb
 
 test: lint
 	$(BIN)/python -m pytest $(ARGS)

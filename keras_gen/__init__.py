@@ -1,12 +1,16 @@
 """Deep generative models for TensorFlow and Keras."""
 
-import keras
+import os
 
-if keras.backend.backend() != "tensorflow":
+_backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+if _backend == "tensorflow":
+    import keras  # which may also take its backend from a configuration file
+
+    _backend = keras.backend.backend()
+if _backend != "tensorflow":
     raise ImportError(
-        "keras_gen runs on Keras's TensorFlow backend, but KERAS_BACKEND is "
-        f"{keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow before "
-        "Python imports Keras."
+        f"keras_gen runs on Keras's TensorFlow backend, got {_backend!r}. Set "
+        "KERAS_BACKEND=tensorflow before Python imports Keras."
     )
 
 from keras_gen import (

@@ -1,6 +1,7 @@
 """Batches of images as one picture, in memory or as a PNG file."""
 
 import math
+import numbers
 import os
 import uuid
 
@@ -39,19 +40,19 @@ def grid(images, num_columns=None, padding=2, pad_value=1.0):
     batch, height, width, channels = images.shape
     if num_columns is None:
         num_columns = math.ceil(math.sqrt(batch))
-    if not isinstance(num_columns, (int, np.integer)) or num_columns < 1:
+    if not _is_integer(num_columns) or num_columns < 1:
         raise ValueError(
-            "`num_columns` must be a positive integer or `None`. Received: "
-            f"num_columns={num_columns!r}."
+            "`num_columns` must be a positive integer or `None`, got "
+            f"{num_columns!r}."
         )
-    if not isinstance(padding, (int, np.integer)) or padding < 0:
+    if not _is_integer(padding) or padding < 0:
         raise ValueError(
-            "`padding` must be a number of pixels, an integer of at least 0. "
-            f"Received: padding={padding!r}."
+            "`padding` must be a number of pixels, an integer of at least 0, "
+            f"got {padding!r}."
         )
-    if not 0.0 <= pad_value <= 1.0:
+    if not isinstance(pad_value, numbers.Real) or not 0 <= pad_value <= 1:
         raise ValueError(
-            f"`pad_value` must be in [0, 1]. Received: pad_value={pad_value!r}."
+            f"`pad_value` must be a number in [0, 1], got {pad_value!r}."
         )
 
     num_rows = math.ceil(batch / num_columns)
@@ -103,8 +104,8 @@ def save_grid(images, path, num_columns=None, padding=2, pad_value=1.0):
     path = os.path.abspath(os.path.expanduser(os.fspath(path)))
     if not path.lower().endswith(".png"):
         raise ValueError(
-            "`path` must end in `.png`, the only format that is written. "
-            f"Received: path={path!r}."
+            "`path` must end in `.png`, the only format that is written, got "
+            f"{path!r}."
         )
     picture = grid(images, num_columns, padding, pad_value)
     if picture.shape[-1] == 2:
@@ -124,44 +125,39 @@ def save_grid(images, path, num_columns=None, padding=2, pad_value=1.0):
 
 def _as_uint8(images):
     """`images` as a checked uint8 array of rank 4."""
-    images = np.asarray(images)
+    try:
+        images = np.asarray(images)
+        integers = images.dtype.kind in "iu"
+        if not integers:
+            images = images.astype("float32")  # from bool and bfloat16 too
+    except (TypeError, ValueError):
+        raise ValueError(
+            "`images` must hold integers in [0, 255] or floats in [0, 1], all "
+            f"images of one size, got {type(images).__name__} that is no such "
+            "array. Resize them to one size, then `np.stack` them."
+        ) from None
     if images.ndim != 4 or 0 in images.shape or images.shape[-1] > 4:
         raise ValueError(
             "`images` must have shape (batch, height, width, channels), none "
-            "of them 0, with 1 to 4 channels. Received: images of shape "
-            f"{images.shape}. For one image, pass `image[None]`; for images "
-            "without channels, `images[..., None]`."
+            f"of them 0, with 1 to 4 channels, got {images.shape}. For one "
+            "image, pass `image[None]`; for images without channels, "
+            "`images[..., None]`."
         )
-    if images.dtype == "uint8":
-        return images
-    integers = images.dtype.kind in "iu"
-    if not integers:
-        try:
-            images = images.astype("float32")  # bfloat16 included
-        except (TypeError, ValueError):
-            raise ValueError(
-                "`images` must hold integers in [0, 255] or floats in [0, 1]. "
-                f"Received: images of dtype {images.dtype}."
-            ) from None
-        if np.isnan(images).any():
-            raise ValueError(
-                f"`images` hold NaN in {np.isnan(images).sum()} of "
-                f"{images.size} values. Look for the step that made them, or "
-                "replace them with `np.nan_to_num`."
-            )
-    low, high = images.min(), images.max()
-    limit = 255 if integers else 1
-    if low < 0 or high > limit:
+    if np.isnan(images).any():
         raise ValueError(
-            "`images` must hold integers in [0, 255] or floats in [0, 1]. "
-            f"Received: {images.dtype} in [{low:g}, {high:g}]. "
-            + (
-                "Divide images in [0, 255] by 255; turn images in [-1, 1] "
-                "into `(x + 1) / 2`; otherwise clip them."
-                if not integers
-                else "Clip them."
-            )
+            f"`images` must be numbers, got NaN in {np.isnan(images).sum()} "
+            f"of {images.size} values. Look for the step that made them."
         )
-    if integers:
-        return images.astype("uint8")
-    return np.rint(255 * images).astype("uint8")
+    low, high = images.min(), images.max()
+    if low < 0 or high > (255 if integers else 1):
+        raise ValueError(
+            "`images` must hold integers in [0, 255] or floats in [0, 1], got "
+            f"{'integers' if integers else 'floats'} in [{low:g}, {high:g}]. "
+            "Divide floats in [0, 255] by 255, turn [-1, 1] into "
+            "`(x + 1) / 2`, or clip."
+        )
+    return (images if integers else np.rint(255 * images)).astype("uint8")
+
+
+def _is_integer(value):
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

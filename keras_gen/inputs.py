@@ -10,7 +10,7 @@ import numbers
 import os
 import reprlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import keras
 import numpy as np
@@ -133,6 +133,43 @@ def check_image_shape(image_shape):
         "`image_shape` must be `(height, width, channels)`, three positive "
         f"integers with 1 to 4 channels, got {_show(image_shape)}. {remedy}"
     )
+
+
+def check_network(network, input_shape, output_shape, argument):
+    """Checks the shapes of a network that a constructor is given.
+
+    Args:
+        network: A built `keras.Model` of one input and one output.
+        input_shape: Expected shape of the input, without the batch.
+        output_shape: Expected shape of the output, without the batch.
+        argument: String, the name of the argument in error messages.
+
+    Raises:
+        ValueError: If it is not a built model, or has other shapes.
+
+    Example:
+
+    >>> check_network(encoder, (28, 28, 1), (64,), "encoder")
+    """
+    wanted = [("inputs", input_shape), ("outputs", output_shape)]
+    if not isinstance(network, keras.Model) or not network.built:
+        raise ValueError(
+            f"`{argument}` must be a built `keras.Model`, got "
+            f"{_show(network)}. Begin a `keras.Sequential` with `keras.Input`, "
+            "or call `build(input_shape)`."
+        )
+    for name, shape in wanted:
+        got = getattr(network, f"{name[:-1]}_shape", None)
+        if tuple(got or ())[1:] == tuple(shape):
+            continue
+        shape, got = (
+            ", ".join(map(str, s)) for s in (shape, tuple(got or ())[1:])
+        )
+        raise ValueError(
+            f"`{argument}` must have {name} of shape (batch, {shape}), got "
+            f"(batch, {_clip(got)}). Change its first or last layer, or leave "
+            "the argument out for the default network."
+        )
 
 
 def check_images(x, image_shape, argument="x"):
@@ -268,10 +305,10 @@ def check_data(
         name = f"`{argument}`"
         labels_name = "`y`" if argument == "x" else f"The labels of {name}"
         images, labels = x, y
-        if isinstance(y, (list, tuple, range)):
+        if conditional and y is not None and not hasattr(y, "__array__"):
             raise ValueError(
-                f"{labels_name} must be an array, got {_show(y)}. "
-                "Convert it with `np.asarray(y)`."
+                f"{labels_name} must be an array, got {_show(y)}. Convert it "
+                "with `np.asarray(y)`, or pass one dataset of `(x, y)`."
             )
 
     images = _to_image_array(images, name, verb=False)
@@ -292,7 +329,8 @@ def check_data(
     values = np.asarray(images[:num_read])
     _check_image_values(values, name)
     for warning in _doubts(values, name, is_dataset):
-        warnings.warn(warning, stacklevel=3)
+        # Up to the user: `fit`, the base class's own check, this function.
+        warnings.warn(warning, stacklevel=4)
 
 
 # Images: kind, then shape and dtype, then values.
@@ -312,10 +350,10 @@ def _to_image_array(x, name, verb=True):
             "Load it: use `keras_gen.datasets.load(path)`."
         )
     if isinstance(x, Mapping):
-        key = _clip(repr(next(iter(x), "image")), 40)
+        key = _short_repr(next(iter(x), "image"))
         raise ValueError(
-            f"{prefix} Got a dictionary with the keys {_show(list(x))}. Take "
-            f"the images out of it: `x[{key}]`, or in a dataset "
+            f"{prefix} Got a dictionary with the keys {_short_repr(list(x))}. "
+            f"Take the images out of it: `x[{key}]`, or in a dataset "
             f"`.map(lambda x: x[{key}])`."
         )
     if isinstance(x, tuple):
@@ -324,56 +362,55 @@ def _to_image_array(x, name, verb=True):
             "as two arguments: `x, y`, not `(x, y)`."
         )
     if isinstance(x, list):
-        raise ValueError(f"{prefix} {_about_items(x)}")
-    if isinstance(x, tf.data.Dataset):
-        raise ValueError(
-            f"{prefix} Got a dataset. Pass one batch: `next(iter(x))`."
-        )
-    if isinstance(x, Iterator):
-        raise ValueError(
-            f"{prefix} Got the iterator or generator {_show(x)}. Wrap it: "
-            "`tf.data.Dataset.from_generator(...).batch(n)`."
-        )
+        raise ValueError(f"{prefix} Got a list. {_about_items(x)}")
     if isinstance(x, (tf.RaggedTensor, tf.SparseTensor)):
         raise ValueError(
-            f"{prefix} Got a {type(x).__name__}. Resize all images to one size, then "
-            "stack them into a dense tensor."
+            f"{prefix} Got a {type(x).__name__}. Resize all images to one "
+            "size, then stack them into a dense tensor."
         )
     if not isinstance(x, (np.ndarray, tf.Tensor, tf.Variable)):
-        if not all(hasattr(x, a) for a in ("__array__", "shape", "dtype")):
-            raise ValueError(
-                f"{prefix} Got {_show(x)}. Convert it with `np.asarray(x)`."
-            )
-        try:
-            x = np.asarray(x)
-        except Exception as error:  # whatever a foreign array may raise
-            raise ValueError(
-                f"{prefix} Got {_show(x)}, which NumPy cannot read: "
-                f"{_clip(str(error))}. Pass a NumPy array."
-            ) from error
+        x = _read_foreign_array(x, prefix, verb)
     if x.dtype == object:
-        items = x.ravel() if x.ndim != 1 else x
-        raise ValueError(
-            f"{prefix} It has the dtype object. {_about_items(items)}"
-        )
+        items = _about_items(x.ravel())
+        raise ValueError(f"{prefix} Got an array of dtype object. {items}")
     return x
+
+
+def _read_foreign_array(x, prefix, verb):
+    """Returns what NumPy makes of another library's array."""
+    if isinstance(x, Iterable) and not hasattr(x, "__array__"):
+        remedy = "Wrap it: `tf.data.Dataset.from_generator(...).batch(n)`."
+        if verb:
+            remedy = "Pass one batch: `next(iter(x))`."
+        raise ValueError(f"{prefix} Got {_show(x)}. {remedy}")
+    if not all(hasattr(x, name) for name in ("__array__", "shape", "dtype")):
+        raise ValueError(
+            f"{prefix} Got {_show(x)}. Convert it with `np.asarray(x)`."
+        )
+    try:
+        return np.asarray(x)
+    except Exception as error:  # whatever a foreign array may raise
+        raise ValueError(
+            f"{prefix} Got {_show(x)}, which NumPy cannot read: "
+            f"{_clip(str(error))}. Pass a NumPy array."
+        ) from error
 
 
 def _about_items(items):
     """Says what a list or an object array holds, and the way to one array."""
     if not len(items):
-        return "Got a list that holds no images. Pass at least one image."
+        return "It holds no images. Pass at least one image."
     first = items[0]
     if isinstance(first, (str, bytes, os.PathLike)):
         return (
-            f"Got a list of paths, the first {_show(first)}. Put the files "
+            f"It holds paths, the first {_short_repr(first)}. Put the files "
             "in one directory and use `keras_gen.datasets.load(directory)`."
         )
     shape = _shape_of(first)
     if shape is None:
         return (
-            f"Got a list whose first item is {_show(first)}. Make one array "
-            'of it: `np.asarray(x, dtype="float32")`.'
+            f"Its first item is {_show(first)}. Make one array of it: "
+            '`np.asarray(x, dtype="float32")`.'
         )
     for index, item in enumerate(items):
         other = _shape_of(item)
@@ -385,7 +422,7 @@ def _about_items(items):
             )
     stack = "np.concatenate" if len(shape) == 4 else "np.stack"
     return (
-        f"Got a list of {len(items)} arrays of shape {_show_shape(shape)}. "
+        f"It holds {len(items)} arrays of shape {_show_shape(shape)}. "
         f"Make one array of them: `{stack}(list(x))`."
     )
 
@@ -442,7 +479,10 @@ def _shape_remedy(shape, image_shape, unbatched_remedy):
             "`x.reshape(-1, *x.shape[2:])`."
         )
     if shape.rank == 3 and shape[2] in (1, 2, 3, 4):
-        return f"If this is one image, the batch axis is missing: {unbatched_remedy}."
+        return (
+            "If this is one image, the batch axis is missing: "
+            f"{unbatched_remedy}."
+        )
     if shape.rank != 4:
         return "Images have four axes: batch, height, width and channels."
     if shape.is_compatible_with((None, channels, height, width)) or (
@@ -554,7 +594,7 @@ def _doubts(values, name, is_dataset):
             f"{name} holds integers in [0, 1], which are nearly black of "
             '[0, 255]. If 1 means white, use `x.astype("float32")`.'
         )
-    elif not _is_integer(values.dtype) and 0 < high <= 1 / 255:
+    elif not _is_integer(values.dtype) and 0 < high < 1.5 / 255:
         yield (
             f"{name} is nearly black: its largest value is {high:.4g} of 1. "
             "If it was divided by 255 twice, divide once."
@@ -779,10 +819,11 @@ def _first_batch(dataset, argument):
         for batch in dataset.take(1):
             return batch
     except tf.errors.InvalidArgumentError as error:
+        reason = _clip(error.message.split("}} ")[-1], 200)
         raise ValueError(
             f"The first batch of `{argument}` must be readable, got the error "
-            f"{_clip(error.message)}. If the images differ in size, resize "
-            "them before `.batch(n)`."
+            f"{reason}. If the images differ in size, resize them before "
+            "`.batch(n)`."
         ) from error
     raise ValueError(
         f"{empty}Check its files and filters; `drop_remainder=True` drops all "
@@ -794,13 +835,15 @@ def _first_batch(dataset, argument):
 
 
 def _show(value):
-    """Returns the type of a value and the beginning of its `repr`."""
-    kind = _clip(type(value).__name__, 40)
+    """Returns the beginning of the `repr` of a value, and its type."""
+    return f"{_short_repr(value)} of type {_clip(type(value).__name__, 40)}"
+
+
+def _short_repr(value):
     try:
-        text = reprlib.repr(value)
+        return _clip(reprlib.repr(value))
     except Exception:  # a hostile or broken `__repr__`
-        return f"a value of type {kind}"
-    return f"{_clip(text)} of type {kind}"
+        return "a value"
 
 
 def _show_shape(shape):
@@ -859,6 +902,8 @@ def _is_float(dtype):
 
 
 def _dtype_name(dtype):
+    if isinstance(dtype, np.dtype) and dtype.kind == "O":
+        return "object"  # which TensorFlow takes for a string
     known = _tf_dtype(dtype)
     return _clip(str(dtype) if known is None else known.name, 60)
 

@@ -118,7 +118,7 @@ BAD_IMAGES = {
     "object array of numbers": (floats().astype(object), "np.asarray(x, dtype"),
     "ragged tensor": (tf.ragged.constant([[0.0], [0.0, 1.0]]), "one size"),
     "sparse tensor": (tf.sparse.from_dense([[1.0]]), "dense tensor"),
-    "generator": ((i for i in range(3)), "from_generator"),
+    "dictionary of hostile keys": ({Broken(): 0}, "Take the images out"),
     "number": (3.0, "np.asarray(x)"),
     "hostile repr": (Hostile(), "np.asarray(x)"),
     "broken repr": (Broken(), "np.asarray(x)"),
@@ -156,6 +156,7 @@ BAD_IMAGES = {
     "wider floats": (1e6 * floats(), "largest value"),
     "standardized": ((floats() - 0.5) / 0.29, "x * std + mean"),
     "16-bit integers": (257 * integers(dtype="uint16"), "65535"),
+    "integers up to 256": (np.full((3, 4, 4, 1), 256), "[256, 256]"),
     "signed bytes": (integers().astype("int16") - 128, "+ 128"),
     "wide integers": (10**6 * (integers(dtype="int64") - 9), "[0, 1]"),
     "NaN": (with_pixel(np.nan), "1 NaN and 0 infinite"),
@@ -203,9 +204,21 @@ def test_range_and_first_bad_index_are_told():
     )
 
 
-def test_a_dataset_given_to_a_verb_is_told_how_to_pass_one_batch():
-    message = message_of(inputs.check_images, sliced(floats()), IMAGE_SHAPE)
+@pytest.mark.parametrize(
+    "x",
+    [sliced(floats()), Batches(floats()), (i for i in range(3)), range(3)],
+    ids=["dataset", "PyDataset", "generator", "range"],
+)
+def test_a_dataset_given_to_a_verb_is_told_how_to_pass_one_batch(x):
+    message = message_of(inputs.check_images, x, IMAGE_SHAPE)
     assert "next(iter(x))" in message
+
+
+def test_a_generator_given_to_fit_is_told_how_to_become_a_dataset():
+    x = (image for image in floats())
+    message = message_of(inputs.check_data, x, image_shape=IMAGE_SHAPE)
+    assert "tf.data.Dataset.from_generator" in message
+    assert len(list(x)) == 3  # nothing was taken out of it
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4"])
@@ -265,7 +278,7 @@ BAD_LABELS = {
     "floats": ([0.0, 1.0, 2.0], {"num_classes": 3}, 'y.astype("int32")'),
     "booleans": ([True, False, True], {"num_classes": 2}, 'astype("int32")'),
     "strings": (["a", "b", "a"], {"num_classes": 2}, "return_inverse"),
-    "objects": ([Hostile()] * 3, {"num_classes": 2}, "return_inverse"),
+    "objects": ([Hostile()] * 3, {"num_classes": 2}, "the dtype object"),
     "dates": (np.zeros(3, "datetime64[s]"), {"num_classes": 2}, "np.unique"),
     "ragged": ([[0], [1, 2], [3]], {"num_classes": 4}, "np.asarray(y)"),
     "unreadable": (Unreadable(), {"num_classes": 4}, "np.asarray(y)"),
@@ -413,7 +426,7 @@ BAD_DATA = {
             spec=tf.TensorSpec((None, None, 1)),
         ).batch(2),
         {},
-        "resize them before `.batch(n)`",
+        "Cannot batch tensors with different shapes",
     ),
     "shape not in the spec": (
         lambda: from_generator(
@@ -521,14 +534,16 @@ def test_labels_and_images_must_be_as_many(num_classes):
     assert "got 2 for 3 images" in message
 
 
-def test_lists_of_labels_are_refused_by_fit():
+@pytest.mark.parametrize("y", [[0, 1, 2], sliced([0, 1, 2]), {"y": 0}])
+def test_labels_beside_an_array_must_be_an_array(y):
     message = message_of(
         inputs.check_data,
         floats(3),
-        [0, 1, 2],
+        y,
         image_shape=IMAGE_SHAPE,
         num_classes=3,
     )
+    assert message.startswith("`y` must be an array")
     assert "np.asarray(y)" in message
 
 
@@ -663,8 +678,11 @@ def test_of_a_larger_array_only_the_beginning_is_read(monkeypatch):
     ],
 )
 def test_what_is_hardly_meant_brings_one_warning_at_the_caller(x, words):
-    def fit(x):
+    def check(x):
         inputs.check_data(x, image_shape=IMAGE_SHAPE)
+
+    def fit(x):
+        check(x)
 
     with pytest.warns(UserWarning) as caught:
         fit(x)
@@ -672,6 +690,7 @@ def test_what_is_hardly_meant_brings_one_warning_at_the_caller(x, words):
     assert "`x`" in str(warning.message)
     assert words in str(warning.message)
     assert warning.filename == __file__
+    assert warning.lineno > fit.__code__.co_firstlineno + 1  # not inside `fit`
 
 
 @pytest.mark.parametrize(
@@ -701,7 +720,7 @@ def test_positive_integer_becomes_a_python_integer():
         (math.nan, {}),
         (math.inf, {}),
         (10**400, {}),
-        (-(10**5000), {}),
+        pytest.param(-(10**5000), {}, id="beyond repr"),
         (-1, {"minimum": 0}),
         (1.5, {"maximum": 1}),
         (0, {"minimum": 0, "exclusive": True}),

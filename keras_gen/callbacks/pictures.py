@@ -107,9 +107,10 @@ class SampleGrid(PictureGrid):
         every: Integer, epochs from one grid to the next.
         every_steps: Optional integer. If given, a grid is also written each
             time that many more training steps are done, as
-            `directory/step_00001000.png`. Steps count over the whole run,
-            also over the part before a resume, unless the data set does not
-            know its length: then they count from the start of this `fit`.
+            `directory/step_00001000.png`, or once the execution in which that
+            step falls is done (`steps_per_execution`). Steps count over the
+            whole run, also over the part before a resume, unless the data set
+            does not know its length: then they count within this `fit`.
         condition: Optional classes or vectors, one a sample, handed to
             `model.sample`.
         seed: Integer, which latents to draw.
@@ -190,14 +191,15 @@ class SampleGrid(PictureGrid):
         self.steps = 0
 
     def on_epoch_begin(self, epoch, logs=None):
-        steps_per_epoch = self.params["steps"]
-        if steps_per_epoch:
-            self.steps = epoch * steps_per_epoch
+        if self.params["steps"]:
+            self.steps = epoch * self.params["steps"]
         self.steps_before = self.steps
 
     def on_train_batch_end(self, batch, logs=None):
-        # `batch` moves on by several at once under `steps_per_execution`.
-        before, self.steps = self.steps, self.steps_before + batch + 1
+        # Under `steps_per_execution`, `batch` moves on by several at once, and
+        # for the last time maybe past the end of the epoch.
+        batches = min(batch + 1, self.params["steps"] or batch + 1)
+        before, self.steps = self.steps, self.steps_before + batches
         if (
             self.every_steps is None
             or before // self.every_steps == self.steps // self.every_steps

@@ -1,5 +1,7 @@
 """Generative adversarial network."""
 
+import warnings
+
 import keras
 import tensorflow as tf
 from keras import saving
@@ -81,9 +83,7 @@ class GAN(GenerativeModel):
             )
         self.generator = generator
         self.discriminator = discriminator
-        inputs.check_network(
-            generator, (self.latent_dim,), shape, "generator"
-        )
+        inputs.check_network(generator, (self.latent_dim,), shape, "generator")
         inputs.check_network(discriminator, shape, (1,), "discriminator")
         self.ema = ema
         self.sampler = self.generator
@@ -137,6 +137,7 @@ class GAN(GenerativeModel):
         self.adversarial_loss = losses.get(loss, label_smoothing)
         self.penalty = losses.get_penalty(gradient_penalty)
         self.d_steps = inputs.check_positive_integer(d_steps, "d_steps")
+        self._warn_of_batch_normalization()
         self.d_optimizer = self.prepare_optimizer(
             d_optimizer, self.discriminator.trainable_weights
         )
@@ -146,6 +147,21 @@ class GAN(GenerativeModel):
             ),
             **kwargs,
         )
+
+    def _warn_of_batch_normalization(self):
+        penalized = isinstance(self.penalty, losses.GradientPenalty | losses.R1)
+        normalized = any(
+            isinstance(layer, keras.layers.BatchNormalization)
+            for layer in self.discriminator._flatten_layers()
+        )
+        if penalized and normalized:
+            warnings.warn(
+                "`discriminator` has batch normalization, under which the "
+                "gradient penalty of an image depends on the whole batch. Use "
+                "`networks.dcgan_discriminator(..., "
+                "batch_normalization=False)`.",
+                stacklevel=3,
+            )
 
     @property
     def optimizers(self):

@@ -95,8 +95,12 @@ class VAE(GenerativeModel):
         self.decoder = decoder or networks.mlp_decoder(
             self.latent_dim, self.image_shape, output_channels=maps
         )
-        _check_network("encoder", self.encoder, (2 * self.latent_dim,))
-        _check_network("decoder", self.decoder, (height, width, maps))
+        inputs.check_network(
+            self.encoder, self.image_shape, (2 * self.latent_dim,), "encoder"
+        )
+        inputs.check_network(
+            self.decoder, (self.latent_dim,), (height, width, maps), "decoder"
+        )
         self.beta = self.add_weight(
             name="beta",
             shape=(),
@@ -362,12 +366,3 @@ class VAE(GenerativeModel):
         for name in ("encoder", "decoder"):
             config[name] = saving.deserialize_keras_object(config[name])
         return cls(**config)
-
-
-def _check_network(argument, network, shape):
-    output = tuple(getattr(network, "output_shape", ()))[1:]
-    if output != shape:
-        raise ValueError(
-            f"`{argument}` must be a built network with outputs (batch, "
-            f"{', '.join(map(str, shape))}), got outputs {('batch', *output)}."
-        )

@@ -199,6 +199,18 @@ def test_several_steps_per_execution_do_not_hide_a_grid(tmp_path):
     ]
 
 
+def test_an_execution_longer_than_the_epoch_ends_with_it(tmp_path):
+    model = Painter()
+    model.compile(optimizer=None, steps_per_execution=50)
+    callback = SampleGrid(tmp_path, 4, every=9, every_steps=2)
+    fit(model, callback, epochs=2, num_steps=3)
+    assert names(tmp_path) == [
+        "samples.png",
+        "step_00000003.png",
+        "step_00000006.png",
+    ]
+
+
 def test_batches_that_a_resumed_fit_skips_are_not_drawn(tmp_path):
     class SkipsFive(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):

@@ -1,0 +1,582 @@
+"""What every model must do. A new model is one more line in `MODELS`."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_gen import GAN, VAE, networks
+from keras_gen.callbacks import Checkpoint
+
+SHAPE = (8, 8, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """How to make a small model, and the names of its optimizers."""
+
+    make: Callable
+    optimizers: tuple = ("optimizer",)
+    arguments: dict = dataclasses.field(default_factory=dict)
+
+    def compiled(self, optimizer=keras.optimizers.Adam, seed=0, **arguments):
+        keras.utils.set_random_seed(seed)
+        model = self.make()
+        optimizers = {name: optimizer(1e-2) for name in self.optimizers}
+        defaults = {"jit_compile": False, **self.arguments}
+        if not tf.distribute.has_strategy():
+            defaults["steps_per_execution"] = 1
+        model.compile(**optimizers, **{**defaults, **arguments})
+        return model
+
+
+def small_vae(likelihood="bernoulli"):
+    maps = 1 if likelihood == "bernoulli" else 2
+    return VAE(
+        SHAPE,
+        3,
+        likelihood=likelihood,
+        encoder=networks.mlp_encoder(SHAPE, 6, (16,)),
+        decoder=networks.mlp_decoder(3, SHAPE, (16,), output_channels=maps),
+        seed=1,
+    )
+
+
+def small_gan():
+    return GAN(
+        SHAPE,
+        3,
+        generator=networks.mlp_generator(3, SHAPE, (16,)),
+        discriminator=networks.mlp_discriminator(SHAPE, (16,)),
+        ema=0.9,
+        seed=1,
+    )
+
+
+def small_dcgan():
+    return GAN(
+        SHAPE,
+        3,
+        generator=networks.dcgan_generator(3, SHAPE, filters=4),
+        discriminator=networks.dcgan_discriminator(
+            SHAPE, filters=4, batch_normalization=False
+        ),
+        seed=1,
+    )
+
+
+TWO = ("d_optimizer", "g_optimizer")
+WGAN_GP = {"loss": "wasserstein", "gradient_penalty": 10.0, "d_steps": 2}
+MODELS = {
+    "VAE": Case(small_vae),
+    "VAE-gaussian": Case(lambda: small_vae("gaussian")),
+    "VAE-discretized_logistic": Case(lambda: small_vae("discretized_logistic")),
+    "GAN": Case(small_gan, TWO),
+    "GAN-wasserstein": Case(small_gan, TWO, WGAN_GP),
+    "GAN-convolutional": Case(small_dcgan, TWO),
+}
+
+
+@pytest.fixture(params=MODELS, ids=list(MODELS))
+def case(request):
+    return MODELS[request.param]
+
+
+def images(num_images=32, seed=0):
+    return np.random.default_rng(seed).random((num_images, *SHAPE), "float32")
+
+
+def state_of(model):
+    """All numbers that training changes, by path."""
+    variables = [*model.variables]
+    for optimizer in model.optimizers:
+        variables += optimizer.variables
+    return [np.array(variable) for variable in variables]
+
+
+def assert_same(first, second):
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def assert_trained(before, after):
+    # All but one: the last bias of a Wasserstein critic cancels out.
+    changed = [np.any(a != b) for a, b in zip(before, after, strict=True)]
+    assert sum(changed) >= len(changed) - 1
+
+
+def weights_of(model):
+    return [np.array(weight) for weight in model.trainable_weights]
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return images(8, seed=index)
+
+
+# Data
+
+
+@pytest.mark.parametrize("kind", ["array", "uint8", "dataset", "PyDataset"])
+def test_fit_takes_what_keras_takes(case, kind):
+    data = {
+        "array": lambda: images(),
+        "uint8": lambda: (255 * images()).astype("uint8"),
+        "dataset": lambda: tf.data.Dataset.from_tensor_slices(images()).batch(
+            8
+        ),
+        "PyDataset": Batches,
+    }[kind]()
+    batch_size = 8 if kind in ("array", "uint8") else None
+    model = case.compiled()
+    before = weights_of(model)
+    history = model.fit(
+        data, batch_size=batch_size, epochs=2, validation_data=data, verbose=0
+    )
+    assert {"loss", "val_loss", "skipped_updates"} <= set(history.history)
+    assert "val_skipped_updates" not in history.history
+    assert all(np.all(np.isfinite(v)) for v in history.history.values())
+    assert int(model.optimizer.iterations) == 8
+    assert_trained(before, weights_of(model))
+
+
+@pytest.mark.parametrize(
+    "bad, word",
+    [
+        (images() * 255, "255"),
+        (images()[..., 0], "channel"),
+        (images()[:, :4], "(8, 8, 1)"),
+        (np.full((4, *SHAPE), np.nan, "float32"), "NaN"),
+        (tf.data.Dataset.from_tensor_slices(images()), "batch"),
+        (None, "None"),
+        ("folder", "datasets.load"),
+    ],
+)
+def test_bad_images_are_refused_before_training(case, bad, word):
+    model = case.compiled()
+    before = state_of(model)
+    for method in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match="`x`") as error:
+            method(bad, verbose=0)
+        assert word in str(error.value) and len(str(error.value)) <= 600
+    assert_same(before, state_of(model))
+
+
+def test_bad_validation_data_is_refused_before_training(case):
+    model = case.compiled()
+    with pytest.raises(ValueError, match="validation_data"):
+        model.fit(images(), validation_data=images() * 255, verbose=0)
+    assert int(model.optimizer.iterations) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        ({"epochs": -1}, "epochs"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch"),
+        ({"sample_weight": np.ones(32)}, "sample_weight"),
+        ({"class_weight": {0: 1.0}}, "class_weight"),
+    ],
+)
+def test_bad_arguments_of_fit_are_refused(case, arguments, word):
+    with pytest.raises(ValueError, match=word):
+        case.compiled().fit(images(), verbose=0, **arguments)
+
+
+def test_validation_changes_nothing_in_training(case):
+    plain, validated = case.compiled(), case.compiled()
+    plain.fit(images(), epochs=2, verbose=0)
+    validated.fit(
+        images(),
+        epochs=2,
+        validation_split=0.0,
+        verbose=0,
+        validation_data=images(seed=1),
+    )
+    assert_same(weights_of(plain), weights_of(validated))
+
+
+def test_each_epoch_has_another_order_and_a_seed_repeats_it(case):
+    histories = []
+    for _ in range(2):
+        model = case.compiled()
+        history = model.fit(images(), batch_size=8, epochs=2, verbose=0)
+        histories.append(history.history["loss"])
+    assert histories[0] == histories[1]
+    assert histories[0][0] != histories[0][1]
+
+
+def test_steps_per_epoch_goes_on_through_the_data(case):
+    straight, cut = case.compiled(), case.compiled()
+    data = tf.data.Dataset.from_tensor_slices(images()).batch(8).repeat()
+    straight.fit(data, steps_per_epoch=6, epochs=1, verbose=0)
+    cut.fit(data, steps_per_epoch=3, epochs=2, verbose=0)
+    assert_same(weights_of(straight), weights_of(cut))
+
+
+# Steps
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_trains_in_every_optimizer(case, policy):
+    keras.config.set_dtype_policy(policy)
+    model = case.compiled()
+    history = model.fit(images(), batch_size=8, epochs=3, verbose=0)
+    assert np.all(np.isfinite(history.history["loss"]))
+    for optimizer in model.optimizers:
+        scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        assert scaled == (policy == "mixed_float16")
+        assert int(optimizer.iterations) > 0
+    assert all(np.all(np.isfinite(w)) for w in weights_of(model))
+    assert model.sample(2, seed=0).dtype == "float32"
+
+
+def test_steps_per_execution_changes_nothing(case):
+    one, several = case.compiled(), case.compiled(steps_per_execution=3)
+    for model in (one, several):
+        model.fit(images(), batch_size=8, epochs=2, verbose=0)
+    assert_same(weights_of(one), weights_of(several))
+
+
+def test_xla_trains_as_the_graph_does(case):
+    model = case.compiled(jit_compile=True, steps_per_execution=2)
+    before = weights_of(model)
+    history = model.fit(images(16), batch_size=8, epochs=2, verbose=0)
+    assert np.all(np.isfinite(history.history["loss"]))
+    assert_trained(before, weights_of(model))
+
+
+def poisoned(good_steps, bad_steps, batch_size=8):
+    """Batches of which the later ones hold a NaN."""
+
+    def batches():
+        for step in range(good_steps + bad_steps):
+            x = images(batch_size, seed=step)
+            x[0, 0, 0, 0] = np.nan if step >= good_steps else 0.5
+            yield x
+
+    spec = tf.TensorSpec((batch_size, *SHAPE), "float32")
+    return tf.data.Dataset.from_generator(batches, output_signature=spec)
+
+
+def test_updates_that_are_not_finite_are_skipped_and_counted(case):
+    clean, model = case.compiled(), case.compiled()
+    clean.fit(poisoned(3, 0), verbose=0)
+    history = model.fit(poisoned(3, 2), verbose=0)
+    d_steps = case.arguments.get("d_steps", 1)
+    num_updates = 1 if len(model.optimizers) == 1 else d_steps
+    # A generator sees no data: its updates go on unless D's logits suffer.
+    assert history.history["skipped_updates"][0] >= 2 * num_updates
+    last = len(model.optimizers) - 1
+    assert int(model.optimizers[last].iterations) == 3 * num_updates
+    assert all(np.all(np.isfinite(w)) for w in model.get_weights())
+    if last == 0:
+        assert_same(weights_of(clean), weights_of(model))
+
+
+def test_twenty_skipped_updates_in_a_row_stop_training(case, tmp_path):
+    model = case.compiled()
+    checkpoint = Checkpoint(tmp_path, save_freq=1, keep=50)
+    with pytest.raises(FloatingPointError, match="in a row"):
+        model.fit(poisoned(2, 40), verbose=0, callbacks=[checkpoint])
+    assert all(np.all(np.isfinite(w)) for w in model.get_weights())
+    again = case.compiled()
+    again.fit(
+        poisoned(0, 0).take(0).concatenate(poisoned(2, 1)),
+        verbose=0,
+        callbacks=[Checkpoint(tmp_path, save_freq=100)],
+    )
+    assert all(np.all(np.isfinite(w)) for w in again.get_weights())
+
+
+def test_fit_before_compile_and_unknown_losses_are_errors(case):
+    with pytest.raises(ValueError, match="compile"):
+        case.make().fit(images())
+
+
+# Replicas
+
+
+def test_a_step_on_two_replicas_is_the_step_on_one(case, two_replicas):
+    x = tf.data.Dataset.from_tensor_slices(images())
+    x = x.batch(16, drop_remainder=True)
+    one = case.compiled(keras.optimizers.SGD)
+    with two_replicas.scope():
+        two = case.compiled(keras.optimizers.SGD)
+    start = one.get_weights()
+    two.set_weights(start)
+    logs_one = one.fit(x, verbose=0).history
+    logs_two = two.fit(x, verbose=0).history
+    for a, b, first in zip(
+        one.get_weights(), two.get_weights(), start, strict=True
+    ):
+        np.testing.assert_allclose(
+            a, b, atol=1e-5 * max(1, np.abs(a - first).max())
+        )
+    for name in logs_one:
+        np.testing.assert_allclose(logs_one[name], logs_two[name], rtol=1e-4)
+
+
+def test_an_overflow_on_one_replica_skips_the_step_on_both(case, two_replicas):
+    bad = images(16)
+    bad[15] = np.nan  # the second replica's
+    data = tf.data.Dataset.from_tensors(bad).concatenate(
+        tf.data.Dataset.from_tensors(images(16))
+    )
+    first = tf.data.Dataset.from_tensors(images(16))
+    with two_replicas.scope():
+        model = case.compiled()
+    before = weights_of(model)
+    history = model.fit(first.concatenate(data), verbose=0)
+    assert history.history["skipped_updates"][0] >= 1
+    for weight in model.trainable_weights:
+        copies = [np.array(v) for v in weight.value.values]
+        np.testing.assert_array_equal(*copies)
+        assert np.all(np.isfinite(copies[0]))
+    assert any(
+        np.any(a != b) for a, b in zip(before, weights_of(model), strict=True)
+    )
+
+
+def test_compile_outside_the_scope_is_refused(case, two_replicas):
+    with two_replicas.scope():
+        model = case.make()
+    with pytest.raises(ValueError, match=r"strategy.scope\(\)"):
+        model.compile()
+    model = case.make()
+    with two_replicas.scope(), pytest.raises(ValueError, match="scope"):
+        model.compile()
+
+
+def test_a_strategy_refuses_what_it_cannot_do(case, two_replicas):
+    for arguments in (
+        {"jit_compile": True},
+        {"steps_per_execution": 4},
+    ):
+        with two_replicas.scope(), pytest.raises(ValueError, match="strategy"):
+            case.compiled(**arguments)
+    with two_replicas.scope():
+        with pytest.raises(ValueError, match="clip"):
+            case.compiled(lambda r: keras.optimizers.SGD(r, clipnorm=1.0))
+        model = case.compiled()
+    with pytest.raises(ValueError, match="drop_remainder"):
+        model.fit(tf.data.Dataset.from_tensor_slices(images()).batch(7))
+
+
+# Verbs
+
+
+def test_samples_are_images_and_a_seed_repeats_them(case):
+    model = case.make()
+    first, second = model.sample(5, seed=3), model.sample(5, seed=3)
+    assert first.shape == (5, *SHAPE) and first.dtype == "float32"
+    assert np.min(first) >= 0 and np.max(first) <= 1
+    np.testing.assert_array_equal(first, second)
+    assert np.any(first != model.sample(5, seed=4))
+    assert np.any(model.sample(5) != model.sample(5))
+
+
+@pytest.mark.parametrize("num_samples", [0, -1, 2.5, "64", None])
+def test_a_bad_number_of_samples_is_refused(case, num_samples):
+    with pytest.raises(ValueError, match="num_samples"):
+        case.make().sample(num_samples)
+
+
+def test_sampling_changes_nothing_in_training(case):
+    plain, sampled = case.compiled(), case.compiled()
+
+    class Sample(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.sample(2)
+            self.model.sample(2, seed=0)
+
+    plain.fit(images(), verbose=0)
+    sampled.fit(images(), verbose=0, callbacks=[Sample()])
+    assert_same(weights_of(plain), weights_of(sampled))
+
+
+@pytest.mark.parametrize("verb", ["encode", "reconstruct", "log_prob", "elbo"])
+def test_verbs_check_their_images(case, verb):
+    model = case.make()
+    if not hasattr(model, verb):
+        return
+    for bad in (images() * 255, images()[..., 0], None, "x"):
+        with pytest.raises(ValueError, match="`x`"):
+            getattr(model, verb)(bad)
+    of_bytes = (255 * images(4)).astype("uint8")
+    seed = {"seed": 0} if verb in ("log_prob", "elbo") else {}
+    np.testing.assert_allclose(
+        getattr(model, verb)(of_bytes, **seed),
+        getattr(model, verb)(of_bytes / np.float32(255), **seed),
+        rtol=1e-5,
+    )
+
+
+# Saving
+
+
+def test_a_loaded_model_trains_on_as_the_original(case, tmp_path):
+    original = case.compiled()
+    original.fit(images(), batch_size=8, verbose=0)
+    original.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert_same(
+        [np.array(w) for w in original.weights],
+        [np.array(w) for w in loaded.weights],
+    )
+    np.testing.assert_array_equal(
+        original.sample(3, seed=0), loaded.sample(3, seed=0)
+    )
+    logs = [
+        model.fit(images(seed=2), batch_size=8, verbose=0).history
+        for model in (original, loaded)
+    ]
+    assert logs[0] == logs[1]
+    assert_same(state_of(original), state_of(loaded))
+    assert loaded.get_config() == original.get_config()
+
+
+def test_saving_over_a_file_that_cannot_be_written_keeps_it(case, tmp_path):
+    model = case.compiled()
+    path = tmp_path / "model.keras"
+    model.save(path)
+    before = path.read_bytes()
+    model.get_config = lambda: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        model.save(path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["model.keras"]
+
+
+CLIENT = """
+    import sys
+
+    class Absent:
+        def find_spec(self, name, path=None, target=None):
+            if name.split(".")[0] in ("keras_gen", "keras", "tf_keras",
+                                      "tensorflow_probability"):
+                raise ModuleNotFoundError(name)
+
+    import numpy as np
+    import tensorflow as tf
+    sys.meta_path.insert(0, Absent())
+    for name in list(sys.modules):
+        if name.split(".")[0] in ("keras", "tf_keras"):
+            del sys.modules[name]
+    folder = sys.argv[1]
+    loaded = tf.saved_model.load(folder + "/serving")
+    x = np.load(folder + "/x.npy")
+    out = {"sample": loaded.sample(tf.constant(7), tf.constant(5, tf.int64))}
+    if "encode" in loaded.signatures:
+        z = loaded.encode(x)
+        out.update(encode=z, decode=loaded.decode(z))
+        out["reconstruct"] = loaded.reconstruct(x)
+    if "log_prob" in loaded.signatures:
+        out["log_prob"] = loaded.log_prob(
+            x, tf.constant(9), tf.constant(5, tf.int64))
+    np.savez(folder + "/out.npz", **{k: v.numpy() for k, v in out.items()})
+"""
+
+
+def test_an_exported_model_serves_its_verbs_without_keras(case, tmp_path):
+    model = case.compiled()
+    x = images(5)
+    model.fit(images(), verbose=0)
+    model.export(tmp_path / "serving")
+    model.export(tmp_path / "serving")  # over itself
+    np.save(tmp_path / "x.npy", x)
+    client = tmp_path / "client.py"
+    client.write_text(textwrap.dedent(CLIENT))
+    done = subprocess.run(
+        [sys.executable, str(client), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    out = np.load(tmp_path / "out.npz")
+    wanted = {"sample": model.sample(7, seed=5)}
+    if hasattr(model, "encode"):
+        wanted["encode"] = z = model.encode(x)
+        wanted["decode"] = model.decode(z)
+        wanted["reconstruct"] = model.reconstruct(x)
+    if hasattr(model, "log_prob"):
+        wanted["log_prob"] = model.log_prob(x, num_samples=9, seed=5)
+    assert set(out) == set(wanted)
+    for name, value in wanted.items():
+        np.testing.assert_allclose(out[name], value, rtol=1e-5, atol=1e-5)
+
+
+def test_an_unknown_format_of_export_is_refused(case, tmp_path):
+    with pytest.raises(ValueError, match="format"):
+        case.make().export(tmp_path / "x", format="pickle")
+
+
+# Resuming
+
+
+class Killed(Exception):
+    pass
+
+
+class Kill(keras.callbacks.Callback):
+    """Ends training as a crash would, after so many steps in all."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.left = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not self.model.resuming:
+            self.left -= 1
+            if self.left == 0:
+                raise Killed
+
+
+def seeded_dataset():
+    data = tf.data.Dataset.from_tensor_slices(images())
+    return data.shuffle(32, seed=3, reshuffle_each_iteration=True).batch(8)
+
+
+@pytest.mark.parametrize("kind", ["array", "dataset", "PyDataset"])
+def test_a_killed_run_resumes_bit_for_bit(case, kind, tmp_path):
+    make_data = {
+        "array": images,
+        "dataset": seeded_dataset,
+        "PyDataset": Batches,
+    }[kind]
+
+    def run(folder, kill_at=None):
+        model = case.compiled()
+        callbacks = [Checkpoint(tmp_path / folder, save_freq=1)]
+        callbacks += [Kill(kill_at)] if kill_at else []
+        history = model.fit(
+            make_data(),
+            batch_size=8 if kind == "array" else None,
+            epochs=3,
+            validation_data=images(16, seed=9),
+            callbacks=callbacks,
+            verbose=0,
+        )
+        return state_of(model), history.history, history.epoch
+
+    whole = run("whole")
+    with pytest.raises(Killed):
+        run("killed", kill_at=6)  # half-way through the second epoch
+    with pytest.raises(Killed):
+        run("killed", kill_at=1)
+    resumed = run("killed")
+    assert_same(whole[0], resumed[0])
+    assert whole[1:] == resumed[1:]
