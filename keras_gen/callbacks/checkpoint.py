@@ -256,7 +256,7 @@ class Checkpoint(keras.callbacks.Callback):
 
 def _numbered(path):
     # Keras numbers names by what else the process made before.
-    return re.sub(r"_\d+(?=/|$)", "", path)
+    return re.sub(r"_\d+(?=[_/]|$)", "", path)
 
 
 def _sha256(path):

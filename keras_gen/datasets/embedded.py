@@ -43,21 +43,22 @@ EMBEDDED = {"digits": _digits, "mnist_5k": _mnist_5k}
 
 
 def embedded_source(name, split, size):
-    base, part = parse_split(split)
+    """The `Source` of `"digits"` or `"mnist_5k"`."""
+    base, to_slice = parse_split(split)
     splits = EMBEDDED[name]()
     if base not in splits:
         raise ValueError(
             f"`split` of {name!r} must be 'train' or 'test', or a part such "
             f"as 'train[:90%]', got {split!r}."
         )
-    images, labels = splits[base]
-    part = part(len(images))
-    images, labels = images[part], labels[part].astype("int32")
+    part = to_slice(len(splits[base][0]))
+    with tf.device("CPU:0"):  # where tf.data works
+        images, labels = (tf.constant(array[part]) for array in splits[base])
 
     def elements(seed):
         def gather(index):
-            x = tf.gather(images, index)
-            return resize(x, size) if size else x, tf.gather(labels, index)
+            x, y = images[index], tf.cast(labels[index], "int32")
+            return (resize(x, size) if size else x), y
 
         return order(len(images), seed).map(gather, num_parallel_calls=2)
 

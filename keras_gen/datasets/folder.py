@@ -28,6 +28,7 @@ _HELD_OUT = frozenset(("dev", "eval", "test", "val", "valid", "validation"))
 
 
 def folder_source(folder, split, size, labels):
+    """The `Source` of a folder of images, or of its subfolder `split`."""
     import_extra("PIL", "images")
     root = pathlib.Path(folder).expanduser()
     name = str(root)[-80:]
@@ -47,7 +48,7 @@ def folder_source(folder, split, size, labels):
             shapes[file], file_is_grey = _read_header(file)
             is_grey = is_grey and file_is_grey
         except Exception as error:  # Pillow lets all kinds through
-            skipped[_relative(file, root)] = _reason(error)
+            skipped[str(file)] = _reason(error)
     files = [(file, label) for file, label in files if file in shapes]
     if size is None and len(set(shapes.values())) > 1:
         one = next(iter(shapes))
@@ -55,7 +56,7 @@ def folder_source(folder, split, size, labels):
         raise ValueError(
             f"`image_size` must be given for {name}, whose images differ in "
             "size (height, width): "
-            f"{_relative(one, root)} {shapes[one]}, {_relative(other, root)} "
+            f"{one.name[-60:]} {shapes[one]}, {other.name[-60:]} "
             f"{shapes[other]}. Pass e.g. `image_size=64`."
         )
     height, width = size or next(iter(shapes.values()), (1, 1))
@@ -68,7 +69,7 @@ def folder_source(folder, split, size, labels):
             if not size and pixels.shape != shape:
                 raise ValueError(f"shape is {pixels.shape}, not {shape}")
         except Exception as error:
-            skipped[_relative(file, root)] = _reason(error)
+            skipped[str(file)] = _reason(error)
             return np.zeros(shape, "uint8"), np.int32(label), False
         return pixels, np.int32(label), True
 
@@ -112,10 +113,11 @@ def _list_folder(root, split):
             "that holds the images, or its subfolders of one class each."
         )
     subfolders = set(_subfolders(root))
-    held_out = subfolders & _HELD_OUT
-    # A class may be called "train"; then nothing held out lies beside it.
-    has_splits = subfolders and subfolders <= _HELD_OUT | {"train"}
-    has_splits = has_splits or ("train" in subfolders and held_out)
+    # A class may be called "train" or "test", but hardly both.
+    has_splits = bool(subfolders) and (
+        subfolders <= _HELD_OUT | {"train"}
+        or ("train" in subfolders and bool(subfolders & _HELD_OUT))
+    )
     if base not in (subfolders if has_splits else ("train",)):
         raise ValueError(
             f"`split` {split!r} is not in {str(root)[-100:]!r}, "
@@ -137,10 +139,11 @@ def _list_folder(root, split):
     files, seen = [], set()
     for folder, names, filenames in os.walk(top, followlinks=True):
         real = os.path.realpath(folder)
-        names[:] = [] if real in seen else [n for n in names if n[0] != "."]
         if real in seen:  # a link back
+            names.clear()
             continue
         seen.add(real)
+        names[:] = sorted(name for name in names if name[0] != ".")
         for filename in filenames:
             file = pathlib.Path(folder, filename)
             if filename[0] != "." and file.suffix.lower() in _SUFFIXES:
@@ -190,9 +193,8 @@ def _read_header(file):
             raise ValueError(f"{width} x {height} pixels are too many")
         # Where it is not in the header, a PNG would be decoded to look for it.
         if image.format != "PNG" or "exif" in image.info:
-            if (
-                image.getexif().get(0x0112, 1) >= 5
-            ):  # orientation: lies on its side
+            orientation = image.getexif().get(0x0112, 1)
+            if orientation >= 5:  # it lies on its side
                 width, height = height, width
         is_grey = image.mode in ("1", "L", "LA", "I") or "I;16" in image.mode
         if image.mode == "P":
@@ -221,10 +223,6 @@ def _decode_file(file, channels, size):
         image = Image.alpha_composite(white, image.convert("RGBA"))
     image = image.convert("L" if channels == 1 else "RGB")
     return np.asarray(image).reshape(image.height, image.width, channels)
-
-
-def _relative(file, root):
-    return file.relative_to(root).as_posix()[-50:]
 
 
 def _reason(error):

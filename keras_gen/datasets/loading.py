@@ -127,12 +127,11 @@ def load(
         source = _binarized_once(source, binarize)
     if isinstance(cache, bool):
         num_bytes = source.num_images * math.prod(source.image_shape)
-        kept = (
-            _in_memory(source) if cache and num_bytes < _MEMORY_LIMIT else None
-        )
+        is_kept = cache and num_bytes < _MEMORY_LIMIT
+        gather, num_images = (_in_memory if is_kept else _not_kept)(source)
     else:
-        kept = _on_disk(source, pathlib.Path(cache).expanduser())
-    num_images = len(kept[1]) if kept else _count(source)
+        is_kept = True
+        gather, num_images = _on_disk(source, pathlib.Path(cache).expanduser())
     _warn_of_skipped(source)
     if not num_images:
         raise ValueError(
@@ -140,17 +139,21 @@ def load(
             "Choose a larger part, or look at the files."
         )
 
-    dataset = (
-        order(num_images, order_seed) if kept else source.elements(order_seed)
-    )
+    if is_kept:
+        dataset = order(num_images, order_seed)
+    else:
+        dataset = source.elements(order_seed).apply(
+            tf.data.experimental.assert_cardinality(num_images)
+        )
     if batch_size is not None:
         is_full = is_training and num_images >= batch_size
         dataset = dataset.batch(batch_size, drop_remainder=is_full)
+    # Seeds of the noise, one a batch: other ones at each iteration.
     seeds = tf.data.Dataset.random(noise_seed, rerandomize_each_iteration=True)
     dataset = tf.data.Dataset.zip(dataset, seeds.batch(2))
 
     def finish(element, seed):
-        x, y = kept[0](element) if kept else element
+        x, y = gather(element)
         x = tf.cast(x, "float32") / 255.0
         if is_redrawn:
             x = _bernoulli(x, seed)
@@ -163,7 +166,7 @@ def load(
     )
     # The autotuner makes the end of an epoch wait for its next wake-up, up to
     # as long as the epoch itself; there is nothing to tune in a gather.
-    options.autotune.enabled = kept is None
+    options.autotune.enabled = not is_kept
     dataset = dataset.map(finish, num_parallel_calls=2).prefetch(2)
     return dataset.with_options(options)
 
@@ -208,7 +211,7 @@ def _open(name, split, size, labels, data_dir):
         return tfds_source(name, split, size, labels)
     if name in EMBEDDED:
         return embedded_source(name, split, size)
-    is_path = not isinstance(name, str) or name.startswith((".", "~", "/"))
+    is_path = not isinstance(name, str) or name.startswith((".", "~"))
     if is_path or os.path.isabs(name):
         return folder_source(name, split, size, labels)
 
@@ -236,7 +239,7 @@ def _open(name, split, size, labels, data_dir):
 
 
 def _in_memory(source):
-    """Decodes all images once; a function that gathers them, and the labels."""
+    """Decodes all images. Gives a function of indices, and their number."""
     # On a machine with a GPU, tensors would live there, but tf.data does not.
     with tf.device("CPU:0"):
         empty = tf.zeros((0, *source.image_shape), "uint8")
@@ -249,7 +252,15 @@ def _in_memory(source):
     def gather(indices):
         return tf.gather(images, indices), tf.gather(labels, indices)
 
-    return gather, labels
+    return gather, len(labels)
+
+
+def _not_kept(source):
+    """As `_in_memory`, but the function is given the decoded elements."""
+    if source.skipped is None:
+        return lambda element: element, source.num_images
+    count = source.elements(None).reduce(np.int64(0), lambda n, _: n + 1)
+    return lambda element: element, int(count)
 
 
 def _on_disk(source, folder):
@@ -265,13 +276,9 @@ def _on_disk(source, folder):
         try:
             labels = []
             with open(unfinished / "images.uint8", "wb") as file:
-                for x, y in (
-                    source.elements(None).batch(256).as_numpy_iterator()
-                ):
+                for x, y in source.elements(None).as_numpy_iterator():
                     file.write(x.tobytes())
                     labels.append(y)
-            if labels:
-                labels = np.concatenate(labels)
             np.save(unfinished / "labels.npy", np.asarray(labels, "int32"))
             try:
                 unfinished.rename(folder)
@@ -290,8 +297,10 @@ def _on_disk(source, folder):
             "will be made again."
         )
     if not len(labels):
-        return None, labels
+        return None, 0
     images = np.memmap(folder / "images.uint8", "uint8", mode="r", shape=shape)
+    with tf.device("CPU:0"):
+        labels = tf.constant(labels)
 
     def gather(indices):
         x = tf.numpy_function(
@@ -300,7 +309,7 @@ def _on_disk(source, folder):
         x.set_shape(indices.shape + source.image_shape)
         return x, tf.gather(labels, indices)
 
-    return gather, labels
+    return gather, len(labels)
 
 
 def _binarized_once(source, binarize):
@@ -332,24 +341,13 @@ def _bernoulli(probabilities, seed):
     return tf.cast(uniform < probabilities, "float32")
 
 
-def _count(source):
-    """Number of images; reads all of them if some may be unreadable."""
-    if source.skipped is None:
-        return source.num_images
-    elements = source.elements(None)
-    return int(elements.reduce(np.int64(0), lambda count, _: count + 1))
-
-
 def _warn_of_skipped(source):
     if source.skipped:
-        named = [
-            f"{file} ({reason})"
-            for file, reason in sorted(source.skipped.items())[:5]
-        ]
-        more = ", ..." if len(source.skipped) > len(named) else ""
+        files = sorted(source.skipped.items())
+        named = [f"{file[-50:]} ({reason})" for file, reason in files[:5]]
         warnings.warn(
-            f"{len(source.skipped)} of the image files in {source.name} are "
-            f"skipped: {', '.join(named)}{more}.",
+            f"{len(files)} image files in {source.name} cannot be read and "
+            f"are skipped: {', '.join(named)}{', ...' * (len(files) > 5)}",
             stacklevel=3,
         )
 

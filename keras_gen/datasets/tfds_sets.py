@@ -1,6 +1,7 @@
 """Any set of images that TFDS knows or has prepared."""
 
 import threading
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -12,6 +13,7 @@ from keras_gen.datasets.source import NO_LABEL, Source, resize
 
 
 def tfds_source(builder, split, size, labels):
+    """The `Source` of a `tfds.core.DatasetBuilder`, prepared if need be."""
     import tensorflow_datasets as tfds
 
     if not isinstance(builder, tfds.core.DatasetBuilder):
@@ -19,22 +21,21 @@ def tfds_source(builder, split, size, labels):
             "`name` must be a string, a path or a `tfds.core.DatasetBuilder`, "
             f"got {type(builder).__name__}."
         )
-    _prepare(builder)
-    features = builder.info.features
+    name, features = builder.info.full_name, builder.info.features
     image_key, image = _image_feature(builder)
     label_key = _label_key(builder)
     if labels and label_key is None:
         raise ValueError(
-            f"`labels=True`, but {builder.info.full_name} has no integer "
-            f"feature 'label', only {list(features)[:9]}. Use `labels=False`."
+            f"`labels=True`, but {name} has no integer feature 'label', only "
+            f"{list(features)[:9]}. Use `labels=False`."
         )
     shape = (*(size or image.shape[:2]), image.shape[2])
     if None in shape:
         raise ValueError(
-            f"`image_size` must be given for {builder.info.full_name}, whose "
-            f"images have no fixed shape, {image.shape}. Pass e.g. "
-            "`image_size=64`."
+            f"`image_size` must be given for {name}, whose images have no "
+            f"fixed shape, {image.shape}. Pass e.g. `image_size=64`."
         )
+    _prepare(builder)
 
     def read(seed):
         return builder.as_dataset(
@@ -54,7 +55,8 @@ def tfds_source(builder, split, size, labels):
     except ValueError as error:
         raise ValueError(f"`split` {split!r}: {str(error)[:400]}") from error
     except AssertionError as error:
-        name = builder.info.full_name
+        if builder.is_prepared():
+            raise
         raise ConnectionError(
             f"{name} is not prepared in {builder.data_dir} and its server "
             "cannot be reached. Set `data_dir` or TFDS_DATA_DIR to where it "
@@ -62,7 +64,6 @@ def tfds_source(builder, split, size, labels):
             ".download_and_prepare()` on a machine that can reach the "
             'server. "digits" and "mnist_5k" need no network.'
         ) from error
-    num_images = max(num_images, 0)
 
     def decode(encoded, label):
         x = image.decode_example(encoded)
@@ -87,10 +88,10 @@ def tfds_source(builder, split, size, labels):
         return dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
     return Source(
-        name=builder.info.full_name,
-        identity=f"{builder.info.full_name} {split}",
+        name=name,
+        identity=f"{builder.data_path} {split}",
         image_shape=shape,
-        num_images=num_images,
+        num_images=max(num_images, 0),
         elements=elements,
     )
 
@@ -131,8 +132,9 @@ def _any_answers(urls, timeout):
     ]
     for thread in threads:
         thread.start()
+    deadline = time.monotonic() + timeout
     for thread in threads:
-        thread.join(timeout / len(threads))
+        thread.join(max(0.0, deadline - time.monotonic()))
     return answered.is_set()
 
 
@@ -141,11 +143,10 @@ def _image_feature(builder):
     import tensorflow_datasets as tfds
 
     features = builder.info.features
+    is_dict = isinstance(features, tfds.features.FeaturesDict)
     images = {
         key: feature
-        for key, feature in (
-            features.items() if hasattr(features, "items") else ()
-        )
+        for key, feature in (features.items() if is_dict else ())
         if isinstance(feature, tfds.features.Image)
         and feature.np_dtype in (np.uint8, np.uint16)
     }

@@ -261,8 +261,8 @@ class GAN(GenerativeModel):
         if self.compiled:
             config = super().get_compile_config()
             return {
-                **config,
                 "g_optimizer": config.pop("optimizer"),
+                **config,
                 "d_optimizer": saving.serialize_keras_object(self.d_optimizer),
                 "loss": saving.serialize_keras_object(self.adversarial_loss),
                 "gradient_penalty": saving.serialize_keras_object(self.penalty),

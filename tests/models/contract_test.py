@@ -1,6 +1,7 @@
 """What every model must do. A new model is one more line in `MODELS`."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -155,7 +156,7 @@ def test_fit_takes_what_keras_takes(case, kind):
     [
         (images() * 255, "255"),
         (images()[..., 0], "channel"),
-        (images()[:, :4], "(8, 8, 1)"),
+        (images()[:, :4], "8, 8, 1)"),
         (np.full((4, *SHAPE), np.nan, "float32"), "NaN"),
         (tf.data.Dataset.from_tensor_slices(images()), "batch"),
         (None, "None"),
@@ -257,17 +258,11 @@ def test_xla_trains_as_the_graph_does(case):
     assert_trained(before, weights_of(model))
 
 
-def poisoned(good_steps, bad_steps, batch_size=8):
-    """Batches of which the later ones hold a NaN."""
-
-    def batches():
-        for step in range(good_steps + bad_steps):
-            x = images(batch_size, seed=step)
-            x[0, 0, 0, 0] = np.nan if step >= good_steps else 0.5
-            yield x
-
-    spec = tf.TensorSpec((batch_size, *SHAPE), "float32")
-    return tf.data.Dataset.from_generator(batches, output_signature=spec)
+def poisoned(good_steps, bad_steps):
+    """Batches of eight of which the later ones hold a NaN."""
+    x = images(8 * (good_steps + bad_steps))
+    x[8 * good_steps :: 8, 0, 0, 0] = np.nan
+    return tf.data.Dataset.from_tensor_slices(x).batch(8)
 
 
 def test_updates_that_are_not_finite_are_skipped_and_counted(case):
@@ -293,7 +288,7 @@ def test_twenty_skipped_updates_in_a_row_stop_training(case, tmp_path):
     assert all(np.all(np.isfinite(w)) for w in model.get_weights())
     again = case.compiled()
     again.fit(
-        poisoned(0, 0).take(0).concatenate(poisoned(2, 1)),
+        poisoned(2, 1),
         verbose=0,
         callbacks=[Checkpoint(tmp_path, save_freq=100)],
     )
@@ -444,7 +439,11 @@ def test_a_loaded_model_trains_on_as_the_original(case, tmp_path):
     ]
     assert logs[0] == logs[1]
     assert_same(state_of(original), state_of(loaded))
-    assert loaded.get_config() == original.get_config()
+    configs = [
+        json.dumps(keras.saving.serialize_keras_object(model), default=list)
+        for model in (original, loaded)
+    ]
+    assert configs[0] == configs[1]
 
 
 def test_saving_over_a_file_that_cannot_be_written_keeps_it(case, tmp_path):
