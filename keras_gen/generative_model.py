@@ -1,16 +1,13 @@
 """What every model of keras_gen needs over `keras.Model`."""
 
 import os
-import shutil
-import tempfile
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import saving
 
-from keras_gen import feeding, inputs, randomness
-from keras_gen.optimization import SyncedLossScaleOptimizer, apply_if_finite
+from keras_gen import feeding, files, inputs, optimization, randomness
 
 MAX_SKIPPED_IN_A_ROW = 20
 
@@ -142,38 +139,11 @@ class GenerativeModel(keras.Model):
             in float16.
         """
         self._check_scope()
-        optimizer = keras.optimizers.get(optimizer)
-        strategy = tf.distribute.get_strategy()
-        inner = getattr(optimizer, "inner_optimizer", optimizer)
-        if inner._distribution_strategy is not strategy:
-            raise ValueError(
-                "`optimizer` was made outside the scope of the strategy. "
-                "Create the model and the optimizers and call `compile` "
-                "inside `strategy.scope()`."
-            )
-        clips = inner.clipnorm or inner.global_clipnorm or inner.clipvalue
-        if clips and strategy.num_replicas_in_sync > 1:
-            raise ValueError(
-                f"`optimizer` ({type(inner).__name__}) clips gradients, which "
-                "under a strategy would clip each replica's share alone. "
-                "Leave out `clipnorm`, `global_clipnorm` and `clipvalue`."
-            )
-        if inner.use_ema:
-            raise ValueError(
-                "`optimizer` has `use_ema=True`, which overwrites the trained "
-                "weights at the end of `fit`. Leave it out; models with an "
-                "`ema` argument keep their own moving average."
-            )
         half = any(
             getattr(layer, "compute_dtype", None) == "float16"
             for layer in self._flatten_layers()
         )
-        scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-        if half and not scaled:
-            optimizer = SyncedLossScaleOptimizer(optimizer)
-        if not optimizer.built:
-            optimizer.build(list(weights))
-        return optimizer
+        return optimization.prepare(optimizer, weights, half)
 
     def _check_scope(self):
         if self._distribute_strategy is not (
@@ -261,7 +231,7 @@ class GenerativeModel(keras.Model):
             weights: List of variables.
             optimizer: The optimizer that was prepared for them.
         """
-        finite = apply_if_finite(optimizer, gradients, weights)
+        finite = optimization.apply_if_finite(optimizer, gradients, weights)
         skipped = 1 - tf.cast(finite, "int32")
         num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self.skipped.update_state(tf.cast(skipped, "float32") / num_replicas)
@@ -564,14 +534,10 @@ class GenerativeModel(keras.Model):
             filepath: Path of a `.keras` file.
             overwrite: Whether an existing file is replaced without asking.
         """
-        path = os.fspath(filepath)
-        folder, name = os.path.split(os.path.abspath(path))
-        if not overwrite and os.path.exists(path):
-            return super().save(path, overwrite=False, **kwargs)
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".save-") as part:
-            super().save(os.path.join(part, name), **kwargs)
-            os.replace(os.path.join(part, name), path)
+        if not overwrite and os.path.exists(filepath):
+            return super().save(filepath, overwrite=False, **kwargs)
+        with files.replacing(filepath) as part:
+            super().save(part, **kwargs)
 
     def endpoints(self):
         """The verbs of a SavedModel: `{name: (function, signature)}`."""
@@ -628,15 +594,8 @@ class GenerativeModel(keras.Model):
         archive.track(self)
         for name, (function, signature) in self.endpoints().items():
             archive.add_endpoint(name, function, input_signature=signature)
-        path = os.path.abspath(os.fspath(filepath))
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            dir=os.path.dirname(path), prefix=".export-"
-        ) as part:
-            archive.write_out(os.path.join(part, "new"), verbose=verbose)
-            if os.path.exists(path):
-                os.rename(path, os.path.join(part, "old"))
-            shutil.move(os.path.join(part, "new"), path)
+        with files.replacing(filepath) as part:
+            archive.write_out(part, verbose=verbose)
 
     def get_config(self):
         return {

@@ -16,6 +16,51 @@ class SyncedLossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         return all_finite(grads)
 
 
+def prepare(optimizer, weights, half):
+    """An optimizer that is built here, and scales the loss if need be.
+
+    Args:
+        optimizer: A Keras optimizer, or its name.
+        weights: The variables that it is to update.
+        half: Whether some of the gradients are computed in float16.
+
+    Returns:
+        The optimizer, with `half` inside a `SyncedLossScaleOptimizer`.
+
+    Raises:
+        ValueError: If it was made outside the scope of the strategy, or has an
+            option that does not work here.
+    """
+    optimizer = keras.optimizers.get(optimizer)
+    strategy = tf.distribute.get_strategy()
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    name = type(inner).__name__
+    if inner._distribution_strategy is not strategy:
+        raise ValueError(
+            f"`optimizer` ({name}) was made outside the scope of the strategy. "
+            "Create the model and the optimizers and call `compile` inside "
+            "`strategy.scope()`."
+        )
+    clips = inner.clipnorm or inner.global_clipnorm or inner.clipvalue
+    if clips and strategy.num_replicas_in_sync > 1:
+        raise ValueError(
+            f"`optimizer` ({name}) clips gradients, which under a strategy "
+            "would clip each replica's share alone. Leave out `clipnorm`, "
+            "`global_clipnorm` and `clipvalue`."
+        )
+    if inner.use_ema:
+        raise ValueError(
+            f"`optimizer` ({name}) has `use_ema=True`, which overwrites the "
+            "trained weights at the end of `fit`. Leave it out; models with "
+            "an `ema` argument keep their own moving average."
+        )
+    if half and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = SyncedLossScaleOptimizer(optimizer)
+    if not optimizer.built:
+        optimizer.build(list(weights))
+    return optimizer
+
+
 def all_finite(gradients):
     """Whether every gradient is finite on every replica: a bool scalar."""
     # A sum carries each inf and NaN, and takes one pass over the gradient.

@@ -41,7 +41,10 @@ def tfds_source(builder, split, size, labels):
         return builder.as_dataset(
             split=split,
             shuffle_files=seed is not None,
-            decoders={image_key: tfds.decode.SkipDecoding()},
+            decoders=tfds.decode.PartialDecoding(
+                {key: True for key in (image_key, label_key) if key},
+                decoders={image_key: tfds.decode.SkipDecoding()},
+            ),
             read_config=tfds.ReadConfig(
                 try_autocache=False,  # it would keep decoded images
                 shuffle_seed=seed,
@@ -65,20 +68,16 @@ def tfds_source(builder, split, size, labels):
             'server. "digits" and "mnist_5k" need no network.'
         ) from error
 
-    def decode(encoded, label):
-        x = image.decode_example(encoded)
+    def decode(example):
+        x = image.decode_example(example[image_key])
         if image.np_dtype == np.uint16:
             x = tf.cast(tf.round(x / 257), "uint8")
         x = resize(x, size) if size else x
-        return tf.ensure_shape(x, shape), tf.cast(label, "int32")
+        y = example[label_key] if label_key else NO_LABEL
+        return tf.ensure_shape(x, shape), tf.cast(y, "int32")
 
     def elements(seed):
-        dataset = read(seed).map(
-            lambda example: (
-                example[image_key],
-                example[label_key] if label_key else NO_LABEL,
-            )
-        )
+        dataset = read(seed)
         if seed is not None:  # while images are still encoded, hence small
             dataset = dataset.shuffle(
                 _buffer_size(builder, num_images),
