@@ -8,6 +8,7 @@ Epoch `e` of the dataset is the same however training got there: arrays and
 
 import collections
 import concurrent.futures
+import itertools
 
 import keras
 import numpy as np
@@ -88,7 +89,7 @@ def epochs_of(
         if not steps_per_epoch:
             return one_epoch(epoch, seed)
         if isinstance(x, tf.data.Dataset):
-            return x.skip(epoch * steps_per_epoch)
+            return x.repeat().skip(epoch * steps_per_epoch)
         endless = tf.data.Dataset.counter()
         endless = endless.flat_map(lambda epoch: one_epoch(epoch, seed))
         return endless.skip(epoch * steps_per_epoch)
@@ -109,9 +110,12 @@ def epochs_of(
 def _py_dataset_epoch(x, shuffle):
     def batches(epoch, seed):
         x.on_epoch_begin()
-        order = np.arange(x.num_batches)
-        if shuffle:
-            np.random.default_rng((seed, epoch)).shuffle(order)
+        if x.num_batches is None:  # it never ends, so there is no order
+            order = itertools.count()
+        else:
+            order = np.arange(x.num_batches)
+            if shuffle:
+                np.random.default_rng((seed, epoch)).shuffle(order)
         with concurrent.futures.ThreadPoolExecutor(max(1, x.workers)) as pool:
             waiting = collections.deque()
             for index in order:

@@ -477,11 +477,10 @@ class GenerativeModel(keras.Model):
         def resumable_function(iterator):
             if not self._batches_to_skip:
                 return function(iterator)
-            for _ in range(
-                min(self.steps_per_execution, self._batches_to_skip)
-            ):
+            count = min(self.steps_per_execution, self._batches_to_skip)
+            self._batches_to_skip -= count
+            for _ in range(count):
                 next(iterator)
-                self._batches_to_skip -= 1
             return self.get_metrics_result()
 
         return resumable_function
@@ -508,7 +507,9 @@ class GenerativeModel(keras.Model):
             return function(*arguments)
         name = function.__name__
         if name not in self._graphs:
-            self._graphs[name] = tf.function(function, reduce_retracing=True)
+            self._graphs[name] = tf.function(
+                function, reduce_retracing=True, autograph=False
+            )
         return self._graphs[name](*(tf.convert_to_tensor(a) for a in arguments))
 
     # Saving

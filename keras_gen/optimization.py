@@ -54,6 +54,8 @@ def prepare(optimizer, weights, half):
             "trained weights at the end of `fit`. Leave it out; models with "
             "an `ema` argument keep their own moving average."
         )
+    if type(optimizer) is keras.optimizers.LossScaleOptimizer:
+        optimizer.__class__ = SyncedLossScaleOptimizer  # of the same state
     if half and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = SyncedLossScaleOptimizer(optimizer)
     if not optimizer.built:

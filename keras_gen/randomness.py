@@ -63,7 +63,7 @@ def seed_pair(seed):
     """The int32 `(2,)` seed of an integer, in Python and in a SavedModel."""
     seed = tf.cast(seed, "int64")
     return tf.stack(
-        [tf.cast(seed % (2**31 - 1), "int32"), tf.cast(seed // 2**31, "int32")]
+        [tf.cast(seed % 2**31, "int32"), tf.cast(seed // 2**31, "int32")]
     )
 
 

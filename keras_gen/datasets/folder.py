@@ -174,7 +174,8 @@ def _subfolders(folder):
     ]
 
 
-def _open_file(file):
+def _open_picture(file):
+    """Pillow's image of an open file, its header read."""
     from PIL import Image
 
     Image.init()
@@ -184,15 +185,16 @@ def _open_file(file):
 
 def _read_header(file):
     """`(height, width)` as seen, and whether the picture is grey."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's about many pixels
-        image = _open_file(file)
-    with image:
+    with open(file, "rb") as opened:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's about many pixels
+            image = _open_picture(opened)
         width, height = image.size
         if width * height > _MAX_PIXELS:
             raise ValueError(f"{width} x {height} pixels are too many")
-        # Where it is not in the header, a PNG would be decoded to look for it.
-        if image.format != "PNG" or "exif" in image.info:
+        # Pillow turns a TIFF by itself, and has no EXIF data elsewhere but in
+        # `info`, unless it decodes the whole file to look for it.
+        if image.format != "TIFF" and "exif" in image.info:
             orientation = image.getexif().get(0x0112, 1)
             if orientation >= 5:  # it lies on its side
                 width, height = height, width
@@ -207,7 +209,10 @@ def _decode_file(file, channels, size):
     """Upright uint8 pixels `(height, width, channels)`, on white."""
     from PIL import Image, ImageOps
 
-    with _open_file(file) as image:
+    # Opened here, since Pillow maps a TIFF that it opens itself into memory,
+    # and then mixes up the height and width of one that lies on its side.
+    with open(file, "rb") as opened:
+        image = _open_picture(opened)
         if size:  # JPEG: averages over 2, 4 or 8 pixels while it decodes
             image.draft(None, (2 * max(size), 2 * max(size)))
         image = ImageOps.exif_transpose(image)

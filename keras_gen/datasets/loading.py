@@ -317,7 +317,7 @@ def _binarized_once(source, binarize):
 
     def threshold(_, element):
         x, y = element
-        return tf.where(x >= 128, tf.uint8.max, tf.uint8.min), y
+        return 255 * tf.cast(x >= 128, "uint8"), y
 
     def draw(index, element):
         x, y = element

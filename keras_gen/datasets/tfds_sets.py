@@ -68,6 +68,11 @@ def tfds_source(builder, split, size, labels):
             'server. "digits" and "mnist_5k" need no network.'
         ) from error
 
+    if num_images < 1:  # less than 0 for the wrong way round
+        raise ValueError(
+            f"`split` {split!r} of {name} holds no image. Choose a larger part."
+        )
+
     def decode(example):
         x = image.decode_example(example[image_key])
         if image.np_dtype == np.uint16:
@@ -90,7 +95,7 @@ def tfds_source(builder, split, size, labels):
         name=name,
         identity=f"{builder.data_path} {split}",
         image_shape=shape,
-        num_images=max(num_images, 0),
+        num_images=num_images,
         elements=elements,
     )
 

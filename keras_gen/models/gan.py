@@ -30,8 +30,9 @@ class GAN(GenerativeModel):
             `(batch, 1)`. Defaults to `networks.dcgan_discriminator` without
             batch normalization, as gradient penalties need the logit of an
             image to depend on that image alone.
-        ema: Number in [0, 1) or `None`, decay per step of the moving average
-            of the generator's weights, from which all samples come.
+        ema: Number between 0 and 1 or `None`, decay per step of the moving
+            average of the generator's weights, from which all samples come.
+            With `None` they come from the generator itself.
         seed: Integer or `None`, seed of all noise.
 
     Call arguments:
@@ -85,10 +86,12 @@ class GAN(GenerativeModel):
         self.discriminator = discriminator
         inputs.check_network(generator, (self.latent_dim,), shape, "generator")
         inputs.check_network(discriminator, shape, (1,), "discriminator")
-        self.ema = ema
+        self.ema = None
         self.sampler = self.generator
         if ema is not None:
-            inputs.check_number(ema, "ema", minimum=0, maximum=1)
+            self.ema = inputs.check_number(
+                ema, "ema", minimum=0, maximum=1, exclusive=True
+            )
             self.sampler = self.averaged_copy(self.generator)
         self.add_metrics("loss", "d_loss", "g_loss")
         self.built = True
@@ -127,7 +130,8 @@ class GAN(GenerativeModel):
             ValueError: If an argument is not as above, or both networks are
                 given one optimizer.
         """
-        if d_optimizer is not None and d_optimizer is g_optimizer:
+        is_object = isinstance(d_optimizer, keras.optimizers.Optimizer)
+        if is_object and d_optimizer is g_optimizer:
             raise ValueError(
                 "`d_optimizer` and `g_optimizer` must be two optimizers, got "
                 "one object for both. Make one for each network."

@@ -141,7 +141,9 @@ class VAE(GenerativeModel):
         h = tf.cast(self.decoder(flat, training=training), "float32")
         h = tf.reshape(h, tf.concat([tf.shape(z)[:-1], h.shape[1:]], axis=0))
         if self.likelihood_name == "bernoulli":
-            return tfd.Independent(tfd.Bernoulli(logits=h), 3)
+            # Of integers, it would cut the grey values of an array to 0.
+            pixels = tfd.Bernoulli(logits=h, dtype=tf.float32)
+            return tfd.Independent(pixels, 3)
         loc, scale = tf.split(h, 2, axis=-1)
         if self.likelihood_name == "gaussian":
             pixels = tfd.Normal(loc + 0.5, tf.nn.softplus(scale) + 1e-3)

@@ -172,20 +172,21 @@ def test_an_iteration_that_was_left_early_counts_as_one():
 
 def test_another_process_sees_the_same_iterations():
     code = (
+        "import tensorflow as tf\n"
         "from keras_gen.datasets import load\n"
-        "d = load('digits', batch_size=8, binarize='dynamic', shuffle_seed=3)\n"
+        "tf.random.set_seed(0)\n"  # as `fresh_keras` does here
+        "d = load('digits', batch_size=8, binarize='dynamic')\n"
         "for _ in range(3): print(next(iter(d)).numpy().tobytes().hex())"
     )
-    runs = [
-        subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            check=True,
-            env=os.environ | {"PYTHONHASHSEED": str(i)},
-        ).stdout.split()
-        for i in range(2)
-    ]
-    assert runs[0] == runs[1] and len(set(runs[0])) == 3
+    there = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout.split()
+    dataset = load("digits", batch_size=8, binarize="dynamic")
+    here = [next(iter(dataset)).numpy().tobytes().hex() for _ in range(3)]
+    assert there == here and len(set(here)) == 3
 
 
 def test_replicas_share_the_same_batches(two_replicas):
@@ -302,21 +303,19 @@ def test_images_are_cropped_around_the_centre_to_the_aspect(shape, size, box):
     )
 
 
-@pytest.mark.parametrize("size", [(23, 23), (40, 56), (100, 90)])
+@pytest.mark.parametrize("size", [(20, 20), (40, 55), (100, 90), (125, 85)])
 def test_other_factors_use_an_antialiased_cubic_filter(size):
     from PIL import Image
 
     height, width = size
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (8 * height // 5, 8 * width // 5))
-    image = Image.fromarray(pixels.astype("uint8"))
-    width_of_crop = round(image.height * width / height)
-    left = (image.width - width_of_crop) // 2
-    crop = image.crop((left, 0, left + width_of_crop, image.height))
-    expected = np.asarray(crop.resize((width, height), Image.BICUBIC), "int32")
-    actual = source.resize(np.asarray(image)[..., None], size)[..., 0]
-    error = np.abs(actual - expected)
-    assert error.mean() < 0.6 and error.max() <= 3
+    # Pillow rounds between its two passes; in mid-range it need not clip.
+    pixels = np.random.default_rng(0).integers(
+        80, 176, (8 * height // 5, 8 * width // 5), dtype="uint8"
+    )
+    image = Image.fromarray(pixels)
+    expected = np.asarray(image.resize((width, height), Image.BICUBIC), "int32")
+    actual = source.resize(pixels[..., None], size)[..., 0].numpy()
+    assert np.abs(actual - expected).max() <= 1
 
 
 # -- Keeping images on disk ---------------------------------------------------
