@@ -230,7 +230,10 @@ class Checkpoint(keras.callbacks.Callback):
         if shared:
             return whole[tuple(max(shared))]
         if not all(workers):
-            what = "none is on all workers" if whole else "all are damaged"
+            are_damaged = names and not whole
+            what = (
+                "all are damaged" if are_damaged else "none is on all workers"
+            )
             raise ValueError(
                 f"`directory` {self._folder} holds {len(names)} checkpoints, "
                 f"and {what}. Remove them to start afresh."

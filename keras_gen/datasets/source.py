@@ -98,6 +98,7 @@ def parse_split(split):
 
 
 def import_extra(module, extra):
+    """The module, or an `ImportError` that names the extra to install."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -389,7 +389,7 @@ def test_iterations_repeat_with_the_same_seed(cache, tmp_path):
 
 def test_folder_larger_than_memory_is_decoded_each_time(tmp_path, monkeypatch):
     write_classes(tmp_path)
-    monkeypatch.setattr(loading, "_MEMORY_LIMIT", 100)
+    monkeypatch.setattr(loading, "_MEMORY_LIMIT", 6 * 16)
     dataset = load(tmp_path)
     assert len(list(dataset)) == 6
     decoded = []

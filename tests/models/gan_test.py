@@ -219,6 +219,7 @@ def test_evaluation_is_of_the_losses_without_penalty_and_without_training():
 def test_regularization_of_each_network_is_minimized_by_its_own_optimizer():
     steps = {}
     for regularizer in (None, keras.regularizers.L2(0.3)):
+        keras.utils.set_random_seed(0)
         gan = small_gan()
         kernels = [
             gan.discriminator.layers[1].kernel,
@@ -478,7 +479,9 @@ def test_ema_must_lie_between_zero_and_one(ema):
 def test_the_default_networks_are_dense_below_16_pixels_and_dcgan_above():
     def convolves(network):
         return any(
-            isinstance(layer, keras.layers.Conv2D | keras.layers.Conv2DTranspose)
+            isinstance(
+                layer, keras.layers.Conv2D | keras.layers.Conv2DTranspose
+            )
             for layer in network.layers
         )
 

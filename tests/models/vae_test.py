@@ -318,9 +318,7 @@ def test_the_default_optimizer_is_adam_of_a_thousandth():
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_bounds_are_those_of_the_weights_worked_out_by_hand(likelihood):
     vae, x, k = small_vae(likelihood), images(), 5
-    seeds = tf.random.split(
-        tf.random.experimental.stateless_fold_in((7, 0), 0)
-    )
+    seeds = tf.random.split(tf.random.experimental.stateless_fold_in((7, 0), 0))
     noise = tf.random.stateless_normal((k, 6, 2), seeds[0]).numpy()
     pixel_noise = tf.random.stateless_uniform((k, 6, *SHAPE), seeds[1]).numpy()
     loc, scale = parameters_of(
@@ -520,9 +518,7 @@ def test_images_are_means_of_the_likelihood_within_black_and_white(likelihood):
 def test_samples_are_decoded_from_standard_normal_latents():
     vae = small_vae()
     z = tf.random.stateless_normal((5, 2), (4, 0))
-    np.testing.assert_allclose(
-        vae.sample(5, seed=4), vae.decode(z), rtol=1e-6
-    )
+    np.testing.assert_allclose(vae.sample(5, seed=4), vae.decode(z), rtol=1e-6)
 
 
 def test_latents_of_another_width_are_refused():
@@ -558,7 +554,7 @@ def test_beta_must_be_a_number_of_at_least_zero(beta):
 def test_unknown_likelihoods_are_refused_with_the_names_of_the_known(
     likelihood,
 ):
-    with pytest.raises(ValueError, match="`likelihood`.*discretized_logistic"):
+    with pytest.raises(ValueError, match=r"`likelihood`.*discretized_logistic"):
         VAE(SHAPE, 2, likelihood=likelihood)
 
 

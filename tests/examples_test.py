@@ -1,0 +1,60 @@
+"""Every example runs as its users run it, for two steps on `digits`."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_gen import images
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+# What makes two steps of one epoch of the 1,500 training images.
+FLAGS = ["--dataset=digits", "--epochs=1", "--batch_size=750"]
+MORE_FLAGS = {"vae": ["--num_samples=2", "--hidden_dims=16"]}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_trains_samples_saves_and_exports(path, tmp_path):
+    pytest.importorskip("sklearn")  # where the digits come from
+    pytest.importorskip("PIL")
+    name = path.stem
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(path),
+            f"--output_dir={tmp_path}",
+            *FLAGS,
+            *MORE_FLAGS.get(name, []),
+        ],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "2/2" in done.stdout and "trained for" in done.stdout
+    assert "nan" not in done.stdout
+    for made in (f"{name}.keras", "serving/saved_model.pb"):
+        assert (tmp_path / made).stat().st_size > 1000
+    assert f"{tmp_path}/samples.png" in done.stdout
+    picture = (tmp_path / "samples.png").read_bytes()
+    pixels = tf.io.decode_png(picture).numpy()
+    assert pixels.dtype == np.uint8 and np.ptp(pixels) > 0
+    assert images.grid(np.zeros((64, 8, 8, 1))).shape == pixels.shape
+    loaded = tf.saved_model.load(str(tmp_path / "serving"))
+    samples = loaded.sample(tf.constant(3), tf.constant(0, tf.int64))
+    assert samples.shape == (3, 8, 8, 1)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_is_short(path):
+    assert len(path.read_text().splitlines()) <= 80
