@@ -41,7 +41,7 @@ class GenerativeModel(keras.Model):
         super().__init__(**kwargs)
         self.image_shape = inputs.check_image_shape(image_shape)
         if seed is not None:
-            seed = int(inputs.check_number(seed, "seed", minimum=0))
+            seed = inputs.check_seed(seed)
         self.seed = seed
         self.train_seeds = randomness.ReplicaSeedGenerator(seed)
         # Validation and sampling draw elsewhere, so that neither changes
@@ -498,7 +498,7 @@ class GenerativeModel(keras.Model):
         if seed is None:
             return self.eval_seeds.next_shared()
         if not tf.is_tensor(seed):
-            inputs.check_number(seed, "seed", minimum=0)
+            inputs.check_seed(seed)
         return randomness.seed_pair(seed)
 
     def graph(self, function, *arguments):

@@ -93,6 +93,31 @@ def check_number(value, argument, minimum=None, maximum=None, exclusive=False):
     return number
 
 
+def check_seed(seed, argument="seed"):
+    """Checks the integer seed of a constructor or a verb.
+
+    Args:
+        seed: The value to check.
+        argument: String, the name of the argument in error messages.
+
+    Returns:
+        `seed` as a Python integer.
+
+    Raises:
+        ValueError: If `seed` is not an integer in `[0, 2**63)`.
+
+    Example:
+
+    >>> check_seed(np.int64(7))  # 7
+    """
+    if not _is_number(seed, numbers.Integral) or not 0 <= seed < 2**63:
+        raise ValueError(
+            f"`{argument}` must be an integer in [0, 2**63) or `None`, got "
+            f"{_show(seed)}. Pass for example `{argument}=0`."
+        )
+    return int(seed)
+
+
 def check_image_shape(image_shape):
     """Checks the `image_shape` of a model.
 

@@ -60,6 +60,12 @@ def prepare(optimizer, weights, half):
         optimizer = SyncedLossScaleOptimizer(optimizer)
     if not optimizer.built:
         optimizer.build(list(weights))
+    known = {id(weight) for weight in inner._trainable_variables}
+    if known != {id(weight) for weight in weights}:
+        raise ValueError(
+            f"`optimizer` ({name}) was built for other weights, of another "
+            "model or network. Make a new one for each."
+        )
     return optimizer
 
 

@@ -14,7 +14,7 @@ import pytest
 
 import keras_gen
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 TRAINER = pathlib.Path(__file__).with_name("multi_worker_trainer.py")
 SECONDS = 400  # after which a pair of workers is ended
@@ -100,11 +100,10 @@ def whole(tmp_path_factory):
     return folder, results
 
 
-def on_two_replicas(trainer, strategy, x, **arguments):
+def on_two_replicas(trainer, strategy, x):
     with strategy.scope():
         model = trainer.compiled_vae()
-    history = trainer.fit(model, x, **arguments)
-    return trainer.result_of(model, history)
+    return trainer.result_of(model, trainer.fit(model, x))
 
 
 def test_two_workers_train_as_two_replicas(whole, trainer, two_replicas):
@@ -142,8 +141,7 @@ def test_a_nan_on_one_worker_skips_the_step_on_both(
     np.testing.assert_array_equal(first["history:skipped_updates"], [1, 1, 1])
     (iterations,) = (v for k, v in first.items() if k.endswith("/iteration"))
     assert iterations == 3 * 2
-    x = trainer.poisoned()
-    wanted = on_two_replicas(trainer, two_replicas, x, shuffle=False)
+    wanted = on_two_replicas(trainer, two_replicas, trainer.poisoned())
     for name, array in first.items():
         if "history" not in name:
             assert np.all(np.isfinite(array)), name

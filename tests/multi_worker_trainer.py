@@ -30,7 +30,8 @@ def images(num_images=3 * BATCH, seed=0):
 def poisoned():
     x = images()
     x[2 * BATCH - 1, 0, 0, 0] = np.nan
-    return x
+    # Of a dataset, the first batch alone is looked at before training.
+    return tf.data.Dataset.from_tensor_slices(x).batch(BATCH, True)
 
 
 def compiled_vae():
@@ -53,16 +54,15 @@ def compiled_vae():
     return model
 
 
-def fit(model, x, callbacks=(), **arguments):
+def fit(model, x, callbacks=()):
     """Three epochs of three batches."""
     return model.fit(
         x,
-        batch_size=BATCH,
+        batch_size=BATCH if isinstance(x, np.ndarray) else None,
         epochs=3,
         validation_data=images(BATCH, seed=1),
         callbacks=list(callbacks),
         verbose=0,
-        **arguments,
     )
 
 
@@ -108,8 +108,8 @@ def main(index, *ports_and_more):
         Checkpoint(checkpoints, save_freq=1),
         SampleGrid(os.path.join(folder, f"samples_{index}"), 4),
     ]
-    x, shuffle = (poisoned(), False) if "poison" in how else (images(), True)
-    history = fit(model, x, callbacks, shuffle=shuffle)
+    x = poisoned() if "poison" in how else images()
+    history = fit(model, x, callbacks)
     result = result_of(model, history)
     np.savez(os.path.join(folder, f"{index}.npz"), **result)
 

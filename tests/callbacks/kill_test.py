@@ -20,7 +20,7 @@ import pytest
 
 import keras_gen
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 pytest.importorskip("sklearn")  # whose digits the VAE learns
 
 TRAINER = pathlib.Path(__file__).with_name("trainer.py")

@@ -388,6 +388,23 @@ def test_a_bad_number_of_samples_is_refused(case, num_samples):
         case.make().sample(num_samples)
 
 
+@pytest.mark.parametrize("seed", [-1, 2.5, "0", 2**64])
+def test_a_bad_seed_is_refused(case, seed):
+    with pytest.raises(ValueError, match="`seed`"):
+        case.make().sample(1, seed=seed)
+
+
+def test_an_optimizer_of_another_model_is_refused(case):
+    other = case.compiled()
+    with pytest.raises(ValueError, match="other weights"):
+        case.make().compile(
+            **{
+                name: getattr(other, name, other.optimizer)
+                for name in case.optimizers
+            }
+        )
+
+
 def test_sampling_changes_nothing_in_training(case):
     plain, sampled = case.compiled(), case.compiled()
 
