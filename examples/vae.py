@@ -33,7 +33,6 @@ def load(split):
         split,
         batch_size=FLAGS.batch_size,
         binarize=FLAGS.binarize,
-        shuffle_seed=FLAGS.seed,
         data_dir=FLAGS.data_dir,
     )
 

@@ -85,7 +85,13 @@ def epochs_of(
             index = index.batch(batch_size, drop_remainder=drop_remainder)
             return index.map(gather, num_parallel_calls=1).prefetch(2)
 
-    def from_position(epoch, seed):
+    # AutoGraph has nothing to convert, and would take most of the time.
+    @tf.autograph.experimental.do_not_convert
+    def from_position(_):
+        now = tf.numpy_function(
+            lambda: np.array(position(), "int64"), [], "int64"
+        )
+        epoch, seed = tf.unstack(tf.ensure_shape(now, (2,)))
         if not steps_per_epoch:
             return one_epoch(epoch, seed)
         if isinstance(x, tf.data.Dataset):
@@ -94,12 +100,7 @@ def epochs_of(
         endless = endless.flat_map(lambda epoch: one_epoch(epoch, seed))
         return endless.skip(epoch * steps_per_epoch)
 
-    def ask():
-        yield position()
-
-    pair = (tf.TensorSpec((), "int64"), tf.TensorSpec((), "int64"))
-    dataset = tf.data.Dataset.from_generator(ask, output_signature=pair)
-    dataset = dataset.flat_map(from_position)
+    dataset = tf.data.Dataset.range(1).flat_map(from_position)
     if num_batches >= 0 and not steps_per_epoch:
         dataset = dataset.apply(
             tf.data.experimental.assert_cardinality(num_batches)
