@@ -59,10 +59,11 @@ class Minimax(_Serializable):
     """
 
     def __init__(self, label_smoothing=0.0):
-        if not 0 <= label_smoothing < 1:
+        is_number = isinstance(label_smoothing, numbers.Real)
+        if not is_number or not 0 <= label_smoothing < 1:
             raise ValueError(
                 "`label_smoothing` is what the label of real images lacks "
-                f"from 1. Expected a number in [0, 1), got {label_smoothing}; "
+                f"from 1. Expected a number in [0, 1), got {label_smoothing!r}; "
                 "0.1 is usual."
             )
         self.label_smoothing = label_smoothing

@@ -148,13 +148,20 @@ def outcome(tmp_path_factory):
     return {"vae": vae, "gan": gan}, killed, time.monotonic() - start
 
 
+def differences(run, alone):
+    """Names of all in which the final states differ."""
+    names = {*run.final, *alone.final}
+    return [
+        name
+        for name in sorted(names)
+        if not np.array_equal(run.final.get(name), alone.final.get(name))
+    ]
+
+
 def test_every_killed_run_ends_as_the_one_left_alone(outcome):
     alone, killed, _ = outcome
     for run in killed:
-        wanted = alone[run.model].final
-        assert set(run.final) == set(wanted)
-        for name, array in wanted.items():
-            np.testing.assert_array_equal(run.final[name], array, name)
+        assert not differences(run, alone[run.model]), run.folder
 
 
 def test_a_run_is_all_of_its_state(outcome):
@@ -173,7 +180,7 @@ def test_no_kill_costs_a_checkpoint(outcome):
 
 
 def test_every_fault_took_place(outcome, capsys):
-    _, killed, seconds = outcome
+    alone, killed, seconds = outcome
     counts = collections.Counter()
     for run in killed:
         counts[run.model, run.kind] += len(run.kills)
@@ -184,7 +191,6 @@ def test_every_fault_took_place(outcome, capsys):
         for (model, kind), count in counts.items():
             print(f"  {model}, at a random {kind}: {count}")
         print("  " + ", ".join(f"{n} x {k}" for k, n in sorted(places.items())))
-        print(
-            f"  runs not bit-equal: 0 of {len(killed)}; checkpoints lost: "
-            f"{sum(run.lost for run in killed)}"
-        )
+        unequal = sum(bool(differences(r, alone[r.model])) for r in killed)
+        print(f"  runs not bit-equal: {unequal} of {len(killed)}")
+        print(f"  checkpoints lost: {sum(run.lost for run in killed)}")
