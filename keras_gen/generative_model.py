@@ -60,7 +60,7 @@ class GenerativeModel(keras.Model):
         )
         self.epoch = 0
         self._batches_to_skip = 0
-        self._started_each_epoch = None
+        self._starts = []
         # A plain dictionary: Keras and TensorFlow would track its functions.
         self.__dict__["_graphs"] = {}
 
@@ -327,13 +327,13 @@ class GenerativeModel(keras.Model):
             inputs.check_positive_integer(steps_per_epoch, "steps_per_epoch")
         if validation_split and validation_data is None:
             cut = int(len(x) * (1.0 - validation_split))
-            held_out = (x[cut:], None if y is None else y[cut:])
-            validation_data = held_out if y is not None else held_out[0]
+            validation_data = x[cut:] if y is None else (x[cut:], y[cut:])
             x, y = x[:cut], None if y is None else y[:cut]
         if validation_data is not None:
-            pair = validation_data if isinstance(validation_data, tuple) else ()
+            is_pair = isinstance(validation_data, tuple)
+            held_out = validation_data if is_pair else (validation_data,)
             validation_data = self._checked(
-                *(pair or (validation_data,)),
+                *held_out,
                 batch_size=validation_batch_size or batch_size,
                 argument="validation_data",
             )
@@ -344,8 +344,14 @@ class GenerativeModel(keras.Model):
             shuffle=shuffle,
             steps_per_epoch=steps_per_epoch,
         )
-        is_dataset = isinstance(x, tf.data.Dataset) and not steps_per_epoch
-        self._started_each_epoch = x if is_dataset else None
+        self._starts = []
+        if isinstance(x, tf.data.Dataset) and not steps_per_epoch:
+            self._starts.append((x, 1))
+        if validation_data is not None and isinstance(
+            held_out[0], tf.data.Dataset
+        ):
+            freq = kwargs.get("validation_freq", 1)
+            self._starts.append((held_out[0], freq))
         self._initial_epoch = None  # a former fit's, which Keras leaves here
         self._batches_to_skip = 0
         self.skipped_in_a_row.assign([0, 0])
@@ -435,9 +441,10 @@ class GenerativeModel(keras.Model):
         """
         self._initial_epoch = epoch
         self._batches_to_skip = batch
-        if self._started_each_epoch is not None:
-            for _ in range(epoch):  # a seeded shuffle counts its starts
-                next(iter(self._started_each_epoch), None)
+        for dataset, freq in self._starts:
+            for past in range(epoch):  # a seeded shuffle counts its starts
+                if self._should_eval(past, freq):
+                    next(iter(dataset), None)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # Keras would call the model on training images to build it.
