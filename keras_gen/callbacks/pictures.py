@@ -14,8 +14,8 @@ from keras_gen.callbacks.chief import is_chief
 class PictureGrid(keras.callbacks.Callback):
     """Writes a grid of images every few epochs: the base of the callbacks here.
 
-    A subclass names the verb that it asks of the model and implements
-    `draw()`. The grid of epoch 1 is `directory/PREFIX_0001.png`, and
+    A subclass names the verb that it asks of the model and has a `draw()`
+    that returns the grid of now, uint8 `(height, width, channels)`. The grid of epoch 1 is `directory/PREFIX_0001.png`, and
     `directory/TAG.png` is always a copy of the newest grid. When several
     workers train together, only the chief draws and writes.
 
@@ -45,12 +45,6 @@ class PictureGrid(keras.callbacks.Callback):
         if self.tensorboard:
             require_tensorboard()
         self.writer = None
-
-    def draw(self):
-        """Returns the grid of now, uint8 `(height, width, channels)`."""
-        raise NotImplementedError(
-            f"`{type(self).__name__}` must implement `draw()`."
-        )
 
     def on_train_begin(self, logs=None):
         if not callable(getattr(self.model, self.verb, None)):
