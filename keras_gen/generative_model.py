@@ -326,6 +326,12 @@ class GenerativeModel(keras.Model):
         if steps_per_epoch is not None:
             inputs.check_positive_integer(steps_per_epoch, "steps_per_epoch")
         if validation_split and validation_data is None:
+            inputs.check_number(validation_split, "validation_split", 0, 1)
+            if not hasattr(x, "shape"):
+                raise ValueError(
+                    "`validation_split` cuts arrays alone, got `x` of type "
+                    f"{type(x).__name__}. Pass `validation_data` instead."
+                )
             cut = int(len(x) * (1.0 - validation_split))
             validation_data = x[cut:] if y is None else (x[cut:], y[cut:])
             x, y = x[:cut], None if y is None else y[:cut]
@@ -385,7 +391,8 @@ class GenerativeModel(keras.Model):
                 )
             x, y = self._checked(x, y, batch_size=batch_size), None
         logs = super().evaluate(x, y, return_dict=True, **kwargs)
-        logs.pop(self.skipped.name, None)  # no update is made here
+        # The loss comes first, and updates that were skipped are not asked for.
+        logs = {name: logs[name] for name in self.logged}
         return logs if return_dict else list(logs.values())
 
     def _checked(self, x, y=None, *, batch_size=None, argument="x", **feeding_):

@@ -208,6 +208,27 @@ def test_validation_changes_nothing_in_training(case):
     assert_same(weights_of(plain), weights_of(validated))
 
 
+def test_evaluate_gives_the_loss_first(case):
+    logs = case.compiled().evaluate(images(), return_dict=True, verbose=0)
+    assert next(iter(logs)) == "loss" and "skipped_updates" not in logs
+    values = case.compiled().evaluate(images(), verbose=0)
+    assert values == list(logs.values())
+
+
+def test_validation_split_holds_out_the_last_images_of_arrays(case):
+    split, given = case.compiled(), case.compiled()
+    x = images()
+    one = split.fit(x, validation_split=0.25, verbose=0).history
+    other = given.fit(x[:24], validation_data=x[24:], verbose=0).history
+    assert one == other
+    data = tf.data.Dataset.from_tensor_slices(x).batch(8)
+    for bad, word in ((data, "Dataset"), (None, "None")):
+        with pytest.raises(ValueError, match=f"validation_split.*{word}"):
+            split.fit(bad, validation_split=0.25, verbose=0)
+    with pytest.raises(ValueError, match="validation_split"):
+        split.fit(x, validation_split=1.5, verbose=0)
+
+
 def test_each_epoch_has_another_order_and_a_seed_repeats_it(case):
     histories = []
     for _ in range(2):
