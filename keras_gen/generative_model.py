@@ -1,5 +1,6 @@
 """What every model of keras_gen needs over `keras.Model`."""
 
+import inspect
 import os
 
 import keras
@@ -10,6 +11,7 @@ from keras import saving
 from keras_gen import feeding, files, inputs, optimization, randomness
 
 MAX_SKIPPED_IN_A_ROW = 20
+VERBS = ("sample", "encode", "decode", "reconstruct", "log_prob", "classify")
 
 
 class GenerativeModel(keras.Model):
@@ -35,6 +37,7 @@ class GenerativeModel(keras.Model):
 
     num_classes = None
     condition_dim = None
+    allows_unlabelled = False  # whether a label may be -1
     log_prob_kind = None
 
     def __init__(self, image_shape, *, seed=None, **kwargs):
@@ -403,6 +406,7 @@ class GenerativeModel(keras.Model):
             image_shape=self.image_shape,
             num_classes=self.num_classes,
             condition_dim=self.condition_dim,
+            allow_unlabelled=self.allows_unlabelled,
             argument=argument,
         )
         if batch_size is not None:
@@ -557,29 +561,37 @@ class GenerativeModel(keras.Model):
     def endpoints(self):
         """The verbs of a SavedModel: `{name: (function, signature)}`."""
         spec = tf.TensorSpec
-        x = spec((None, *self.image_shape), "float32", name="x")
-        count = spec((), "int32", name="num_samples")
-        seed = spec((), "int64", name="seed")
-        table = {
-            "sample": (
-                lambda n, seed: self.sample(n, seed=seed),
-                [count, seed],
-            ),
-            "encode": (lambda x: self.encode(x), [x]),
-            "reconstruct": (lambda x: self.reconstruct(x), [x]),
+        arguments = {
+            "x": spec((None, *self.image_shape), "float32", name="x"),
+            "num_samples": spec((), "int32", name="num_samples"),
+            "seed": spec((), "int64", name="seed"),
         }
+        if self.num_classes:
+            arguments["condition"] = spec((None,), "int64", name="condition")
+        elif self.condition_dim:
+            arguments["condition"] = spec(
+                (None, self.condition_dim), "float32", name="condition"
+            )
         if hasattr(self, "decode"):
-            z = spec((None, self.latent_dim), "float32", name="z")
-            table["decode"] = (lambda z: self.decode(z), [z])
-        if self.log_prob_kind == "exact":
-            table["log_prob"] = (lambda x: self.log_prob(x), [x])
-        elif hasattr(self, "log_prob"):
+            width = getattr(self, "z_dim", None) or self.latent_dim
+            arguments["z"] = spec((None, width), "float32", name="z")
+        table = {}
+        for verb in VERBS:
+            if not hasattr(self, verb):
+                continue
+            taken = inspect.signature(getattr(self, verb)).parameters
+            names = [name for name in taken if name in arguments]
+            table[verb] = (
+                self._endpoint(verb, names),
+                [arguments[name] for name in names],
+            )
+        return table
 
-            def log_prob(x, num_samples, seed):
-                return self.log_prob(x, num_samples=num_samples, seed=seed)
+    def _endpoint(self, verb, names):
+        def endpoint(*values):
+            return getattr(self, verb)(**dict(zip(names, values, strict=True)))
 
-            table["log_prob"] = (log_prob, [x, count, seed])
-        return {k: v for k, v in table.items() if hasattr(self, k)}
+        return endpoint
 
     def export(self, filepath, format="tf_saved_model", verbose=False):
         """Writes a SavedModel whose signatures are the verbs.
@@ -587,8 +599,10 @@ class GenerativeModel(keras.Model):
         It needs neither keras_gen nor TensorFlow Probability where it is
         loaded, takes any batch size, and gives what the verbs give in Python
         at the same seed: `loaded.sample(num_samples, seed)`, and where the
-        model has them `encode(x)`, `decode(z)`, `reconstruct(x)` and
-        `log_prob(x, num_samples, seed)`.
+        model has them `encode(x)`, `decode(z)`, `reconstruct(x)`,
+        `log_prob(x, num_samples, seed)` and `classify(x)`. Those of a
+        conditional model take `condition` too; arguments stand in the order
+        that they have in Python.
 
         Args:
             filepath: Folder to write; an existing one is replaced when the

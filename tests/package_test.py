@@ -321,11 +321,14 @@ def test_legacy_keras_is_seen(code):
 LAYERS = [
     {"files", "randomness", "optimization", "inputs", "feeding"},
     {"images", "latents", "datasets"},
-    {"layers", "distributions", "losses"},
+    {"distributions", "losses", "likelihood", "conditioning"},
+    {"pixel_likelihoods"},
+    {"layers"},
     {"networks"},
     {"generative_model"},
     {"models"},
-    {"callbacks"},
+    {"metrics"},
+    {"callbacks", "evaluation"},
 ]
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 STANDALONE = {"images", "latents", "datasets"}  # import nothing of ours
