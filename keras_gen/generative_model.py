@@ -8,7 +8,14 @@ import numpy as np
 import tensorflow as tf
 from keras import saving
 
-from keras_gen import feeding, files, inputs, optimization, randomness
+from keras_gen import (
+    execution,
+    feeding,
+    files,
+    inputs,
+    optimization,
+    randomness,
+)
 
 MAX_SKIPPED_IN_A_ROW = 20
 VERBS = ("sample", "encode", "decode", "reconstruct", "log_prob", "classify")
@@ -62,6 +69,7 @@ class GenerativeModel(keras.Model):
             trainable=False,
         )
         self.epoch = 0
+        self._hasty = False  # while a step is traced: see execution.py
         self._batches_to_skip = 0
         self._starts = []
         # A plain dictionary: Keras and TensorFlow would track its functions.
@@ -121,6 +129,7 @@ class GenerativeModel(keras.Model):
                 steps_per_execution = 1
         if jit_compile == "auto" and not tf.config.list_physical_devices("GPU"):
             jit_compile = not (convolutional or has_strategy or run_eagerly)
+        self._in_one_program = jit_compile is True and not convolutional
         randomness.separate_replicas(self)
         super().compile(
             optimizer=optimizer,
@@ -234,7 +243,9 @@ class GenerativeModel(keras.Model):
             weights: List of variables.
             optimizer: The optimizer that was prepared for them.
         """
-        finite = optimization.apply_if_finite(optimizer, gradients, weights)
+        finite = optimization.apply_if_finite(
+            optimizer, gradients, weights, self._hasty
+        )
         skipped = 1 - tf.cast(finite, "int32")
         num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self.skipped.update_state(tf.cast(skipped, "float32") / num_replicas)
@@ -491,6 +502,8 @@ class GenerativeModel(keras.Model):
         function = super()._make_function(step)
         if not in_training:
             return function
+        if self._in_one_program and self.steps_per_execution > 1:
+            function = self._steps_in_one_program(step)
 
         def resumable_function(iterator):
             if not self._batches_to_skip:
@@ -502,6 +515,29 @@ class GenerativeModel(keras.Model):
             return self.get_metrics_result()
 
         return resumable_function
+
+    def _steps_in_one_program(self, step):
+        def hasty_step(data):
+            self._hasty = True
+            try:
+                return step(data)
+            finally:
+                self._hasty = False
+
+        variables = [*self.variables]
+        for metric in self.metrics:
+            variables += metric.variables
+        for optimizer in self.optimizers:
+            variables += optimizer.variables
+            if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+                hasty_step = None  # skipped steps are its daily business
+        return execution.steps_in_one_program(
+            (hasty_step, step),
+            [variable.value for variable in variables],
+            self.skipped.total.value,
+            self.get_metrics_result,
+            self.steps_per_execution,
+        )
 
     # Verbs
 

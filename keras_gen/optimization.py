@@ -85,7 +85,7 @@ def all_finite(gradients):
     return num_finite > context.num_replicas_in_sync - 0.5
 
 
-def apply_if_finite(optimizer, gradients, weights):
+def apply_if_finite(optimizer, gradients, weights, optimistic=False):
     """Update `weights`, or leave all of them if one gradient is not finite.
 
     Call it in a replica context. Gradients are summed over the replicas.
@@ -94,13 +94,17 @@ def apply_if_finite(optimizer, gradients, weights):
         optimizer: A built Keras optimizer.
         gradients: List of tensors, scaled by `optimizer.scale_loss`.
         weights: List of variables, one for each gradient.
+        optimistic: Whether to update before it is known, where a caller
+            undoes that if need be.
 
     Returns:
-        Bool scalar, the same on all replicas: whether the update was made.
+        Bool scalar, the same on all replicas: whether all gradients are
+        finite.
     """
     finite = all_finite(gradients)
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer.apply(gradients, weights)  # halves its scale if not finite
+    if optimistic or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        # A loss scale is halved by `apply` itself.
+        optimizer.apply(gradients, weights)
     elif tf.__internal__.distribute.strategy_supports_no_merge_call():
         tf.cond(
             finite,

@@ -319,7 +319,7 @@ def test_legacy_keras_is_seen(code):
 
 # Each part of the package may import what stands in its own line or above.
 LAYERS = [
-    {"files", "randomness", "optimization", "inputs", "feeding"},
+    {"files", "randomness", "optimization", "execution", "inputs", "feeding"},
     {"images", "latents", "datasets"},
     {"distributions", "losses", "likelihood", "conditioning"},
     {"pixel_likelihoods"},

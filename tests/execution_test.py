@@ -1,0 +1,112 @@
+"""Steps in one XLA program are the steps one by one."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_gen import GAN, VAE, networks
+
+SHAPE = (4, 4, 1)
+
+
+def vae(optimizer=None, **arguments):
+    model = VAE(
+        SHAPE,
+        2,
+        encoder=networks.mlp_encoder(SHAPE, 4, (8,)),
+        decoder=networks.mlp_decoder(2, SHAPE, (8,)),
+        seed=1,
+    )
+    optimizer = optimizer or keras.optimizers.Adam(1e-2)
+    model.compile(optimizer, jit_compile=True, **arguments)
+    return model
+
+
+def gan(**arguments):
+    model = GAN(
+        SHAPE,
+        2,
+        generator=networks.mlp_generator(2, SHAPE, (8,)),
+        discriminator=networks.mlp_discriminator(SHAPE, (8,)),
+        seed=1,
+    )
+    optimizers = [keras.optimizers.Adam(1e-2) for _ in range(2)]
+    model.compile(*optimizers, d_steps=2, jit_compile=True, **arguments)
+    return model
+
+
+def pair(make, **arguments):
+    """The same model twice: four steps a program, and one."""
+    models = []
+    for steps in (4, 1):
+        keras.utils.set_random_seed(0)
+        models.append(make(steps_per_execution=steps, **arguments))
+    return models
+
+
+def images(num_images):
+    return np.random.default_rng(0).random((num_images, *SHAPE), "float32")
+
+
+def assert_same_course(fused, single, data):
+    histories = [
+        model.fit(data, epochs=2, verbose=0).history
+        for model in (fused, single)
+    ]
+    for name, values in histories[1].items():
+        np.testing.assert_allclose(histories[0][name], values, rtol=1e-5)
+    for one, other in zip(fused.weights, single.weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    for one, other in zip(fused.optimizers, single.optimizers, strict=True):
+        assert int(one.iterations) == int(other.iterations)
+
+
+@pytest.mark.parametrize("make", [vae, gan])
+def test_many_steps_in_one_program_are_those_steps(make):
+    # 4 + 2 batches of 8, and one of 6 images; labels travel with them.
+    data = (images(54), np.arange(54))
+    data = tf.data.Dataset.from_tensor_slices(data).batch(8)
+    assert_same_course(*pair(make), data)
+
+
+def test_a_step_that_fails_is_undone_and_those_around_it_are_not():
+    x = images(48)
+    bad = tf.data.Dataset.from_tensor_slices(x).batch(8).enumerate()
+    bad = bad.map(lambda i, x: tf.where(i == 2, np.nan, x))
+    fused, single = pair(vae)
+    for model in (fused, single):
+        model.fit(images(8), epochs=1, verbose=0)  # moments that are not zero
+        history = model.fit(bad, epochs=1, verbose=0).history
+        assert history["skipped_updates"] == [1.0]
+        assert int(model.optimizer.iterations) == 6
+    for one, other in zip(fused.weights, single.weights, strict=True):
+        assert np.all(np.isfinite(one))
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_float16_scales_and_skips_as_step_by_step():
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        fused, single = pair(vae)
+        for model in (fused, single):
+            model.fit(images(48), batch_size=8, epochs=1, verbose=0)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    assert float(fused.optimizer.dynamic_scale) == float(
+        single.optimizer.dynamic_scale
+    )
+    for one, other in zip(fused.weights, single.weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-2, atol=1e-2)
+
+
+def test_an_error_of_the_data_is_not_taken_for_its_end():
+    def broken():
+        yield images(8)
+        raise RuntimeError("disk on fire")
+
+    spec = tf.TensorSpec((8, *SHAPE), "float32")
+    data = tf.data.Dataset.from_generator(broken, output_signature=spec)
+    (fused, _) = pair(vae)
+    with pytest.raises(Exception, match="disk on fire"):
+        fused.fit(data, verbose=0)
