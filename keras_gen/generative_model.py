@@ -380,6 +380,7 @@ class GenerativeModel(keras.Model):
             callbacks.append(watch)
         else:
             callbacks = [watch, *(tf.nest.flatten(callbacks or []))]
+            _introduce(callbacks)
         return super().fit(
             data,
             epochs=epochs,
@@ -668,6 +669,21 @@ class GenerativeModel(keras.Model):
             "image_shape": self.image_shape,
             "seed": self.seed,
         }
+
+
+def _introduce(callbacks):
+    """Lets callbacks that measure act before those that monitor their values.
+
+    A callback that measures has a method `direction(name)`, which gives
+    `"min"` or `"max"` for a name that it puts into the logs, and else `None`.
+    """
+    measuring = [c for c in callbacks if hasattr(c, "direction")]
+    callbacks.sort(key=lambda callback: callback not in measuring)
+    for callback in callbacks:
+        if getattr(callback, "mode", None) != "auto":
+            continue
+        for other in measuring:
+            callback.mode = other.direction(callback.monitor) or callback.mode
 
 
 class _Watch(keras.callbacks.Callback):
