@@ -3,7 +3,6 @@
 python examples/vae.py --dataset=fashion_mnist --binarize=dynamic --epochs=60
 """
 
-import os
 import time
 
 import keras
@@ -17,61 +16,63 @@ flags.DEFINE_string("dataset", "mnist_5k", "See datasets.load.")
 flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
 flags.DEFINE_string("output_dir", "run/vae", "Where everything is written.")
 flags.DEFINE_enum("binarize", None, ["static", "dynamic"], "Black and white.")
-flags.DEFINE_string("likelihood", "bernoulli", "p(x given z), see VAE.")
-flags.DEFINE_integer("latent_dim", 40, "Dimensions of z.")
+flags.DEFINE_multi_integer("latent_dim", [40], "Given twice, two layers.")
 flags.DEFINE_multi_integer("hidden_dims", [300, 300], "Gated hidden layers.")
+flags.DEFINE_integer("num_classes", None, "If conditional on the labels.")
 flags.DEFINE_integer("epochs", 20, "Passes over the training data.")
 flags.DEFINE_integer("batch_size", 128, "Images per step.")
 flags.DEFINE_float("learning_rate", 1e-3, "Adam's; decays to a tenth.")
 flags.DEFINE_integer("num_samples", 100, "Importance samples of log_prob.")
 flags.DEFINE_integer("seed", 0, "Of weights, data order and noise.")
+# Every other option of VAE that is a word or a number: `--prior=vamp`.
+OPTIONS = VAE.__init__.__kwdefaults__
+KINDS = {bool: "bool", int: "integer", float: "float", str: "string"}
+for name, default in OPTIONS.items():
+    if kind := KINDS.get(type(default)):
+        getattr(flags, f"DEFINE_{kind}")(name, default, "See VAE.")
 
 
 def load(split):
-    return datasets.load(
-        FLAGS.dataset,
-        split,
-        batch_size=FLAGS.batch_size,
-        binarize=FLAGS.binarize,
-        data_dir=FLAGS.data_dir,
-    )
+    files = {"data_dir": FLAGS.data_dir, "batch_size": FLAGS.batch_size}
+    files["labels"] = bool(FLAGS.num_classes)
+    return datasets.load(FLAGS.dataset, split, binarize=FLAGS.binarize, **files)
 
 
 def main(_):
-    keras.utils.set_random_seed(FLAGS.seed)
     train, test, folder = load("train"), load("test"), FLAGS.output_dir
-    shape, latent_dim = datasets.image_shape(train), FLAGS.latent_dim
-    hidden_dims = FLAGS.hidden_dims
-    maps = shape[-1] * (1 if FLAGS.likelihood == "bernoulli" else 2)
-    vae = VAE(
-        shape,
-        latent_dim,
-        likelihood=FLAGS.likelihood,
-        encoder=networks.mlp_encoder(
-            shape, 2 * latent_dim, hidden_dims, gated=True
-        ),
-        decoder=networks.mlp_decoder(
-            latent_dim, shape, hidden_dims, gated=True, output_channels=maps
-        ),
-        seed=FLAGS.seed,
+    shape, images = datasets.image_shape(train), test.map(lambda x, *y: x)
+    options = {name: FLAGS[name].value for name in OPTIONS if name in FLAGS}
+    dims = FLAGS.latent_dim
+    options["latent_dim"] = dims if len(dims) > 1 else dims[0]
+    sizes = VAE(shape, **options)  # what its networks must take and give
+    keras.utils.set_random_seed(FLAGS.seed)
+    hidden = {"hidden_dims": FLAGS.hidden_dims, "gated": True}
+    hidden["condition_dim"] = FLAGS.num_classes
+    units, maps = (n.output_shape[-1] for n in (sizes.encoder, sizes.decoder))
+    options["encoder"] = networks.mlp_encoder(shape, units, **hidden)
+    options["decoder"] = networks.mlp_decoder(
+        sizes.decoder_dim, shape, output_channels=maps, **hidden
     )
-    steps = max(1, FLAGS.epochs * len(train))
-    decay = keras.optimizers.schedules.CosineDecay
-    vae.compile(keras.optimizers.Adam(decay(FLAGS.learning_rate, steps, 0.1)))
-    watch = [
-        callbacks.SampleGrid(folder),
-        callbacks.ReconstructionGrid(folder, test),
-        callbacks.Checkpoint(os.path.join(folder, "checkpoints")),
-    ]
+    vae = VAE(shape, **options)
+    if FLAGS.prior == "vamp":  # whose pseudo-images start at real ones
+        real = [x for x, *_ in train.map(lambda x, *y: (x,)).take(8)]
+        vae.prior_layer.adapt(np.concatenate(real), seed=FLAGS.seed)
+    rate, steps = FLAGS.learning_rate, max(1, FLAGS.epochs * len(train))
+    rate = keras.optimizers.schedules.CosineDecay(rate, steps, 0.1)
+    vae.compile(keras.optimizers.Adam(rate))
+    classes = next(iter(test))[1][:16] if FLAGS.num_classes else None
+    pictures = callbacks.ReconstructionGrid(folder, images, condition=classes)
+    resume = callbacks.Checkpoint(f"{folder}/checkpoints")
+    watch = [callbacks.SampleGrid(folder), pictures, resume]
     began = time.time()
     vae.fit(train, epochs=FLAGS.epochs, validation_data=test, callbacks=watch)
     print(f"trained for {time.time() - began:.0f} s")
     print("test", vae.evaluate(test, verbose=0, return_dict=True))
     k = FLAGS.num_samples
-    nats = [vae.log_prob(x, num_samples=k, seed=FLAGS.seed) for x in test]
+    nats = [vae.log_prob(x, num_samples=k, seed=FLAGS.seed) for x in images]
     print(f"test log_prob, {k} samples: {np.mean(np.concatenate(nats)):.2f}")
-    vae.save(os.path.join(folder, "vae.keras"))
-    vae.export(os.path.join(folder, "serving"))
+    vae.save(f"{folder}/vae.keras")
+    vae.export(f"{folder}/serving")
     print(f"samples: {folder}/samples.png, SavedModel: {folder}/serving")
 
 

@@ -44,6 +44,10 @@ def epochs_of(
     """
     options = tf.data.Options()
     if isinstance(x, tf.data.Dataset):
+        if isinstance(x.element_spec, tuple):
+            specs = [tf.nest.flatten(spec)[0] for spec in x.element_spec]
+            if not all(hasattr(spec, "dtype") for spec in specs):
+                x = x.map(lambda *batch: _elements(batch))
         options = x.options()
         num_batches = int(x.cardinality())
 
@@ -131,7 +135,7 @@ def _py_dataset_epoch(x, shuffle):
 
 
 def _elements(batch):
-    """`(x, y)` or `x` of a `PyDataset` item, whose absent labels are `None`."""
+    """`(x, y)` or `x` of a batch whose absent labels are `None`."""
     if not isinstance(batch, tuple | list):
         return batch
     batch = tuple(part for part in batch if part is not None)

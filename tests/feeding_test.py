@@ -316,3 +316,11 @@ def test_a_py_dataset_without_an_end_is_read_in_its_order():
     data = feed(Endless(workers=2), epoch=2, steps_per_epoch=3)
     assert order_of(data.take(2)) == [12, 13, 14, 15]
     assert feed(Endless()).cardinality() == tf.data.UNKNOWN_CARDINALITY
+
+
+def test_a_dataset_whose_labels_are_none_is_one_of_images():
+    x = np.zeros((4, 2, 2, 1), "float32")
+    data = tf.data.Dataset.from_tensor_slices(x).batch(2)
+    data = data.map(lambda x: (x, None))
+    made = feeding.epochs_of(data, position=lambda: (0, 0))
+    assert [batch.shape for batch in made] == [(2, 2, 2, 1)] * 2

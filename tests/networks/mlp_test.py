@@ -86,3 +86,65 @@ def test_networks_survive_their_configs():
         assert copy.name == network.name
         assert copy.output_shape == network.output_shape
         assert copy.count_params() == network.count_params()
+
+
+def conditional_networks(image_shape, width):
+    """Every network of two inputs, and the shape of its first and output."""
+    yield (
+        mlp.mlp_encoder(image_shape, 6, (8, 7), condition_dim=width),
+        image_shape,
+        (6,),
+    )
+    yield (
+        mlp.mlp_decoder(3, image_shape, (7,), gated=True, condition_dim=width),
+        (3,),
+        image_shape,
+    )
+    yield (
+        mlp.mlp_generator(3, image_shape, (7,), condition_dim=width),
+        (3,),
+        image_shape,
+    )
+    yield (
+        mlp.mlp_discriminator(image_shape, (8, 7), condition_dim=width),
+        image_shape,
+        (1,),
+    )
+
+
+def test_a_condition_is_a_second_input():
+    for network, input_shape, output_shape in conditional_networks(
+        (4, 4, 2), 5
+    ):
+        assert network.built and len(network.inputs) == 2
+        rng = np.random.default_rng(0)
+        x = rng.random((3, *input_shape), "float32")
+        condition = rng.random((3, 5), "float32")
+        y = np.asarray(network([x, condition]))
+        assert y.shape == (3, *output_shape)
+        for other in ([2 * x, condition], [x, 2 * condition]):
+            assert np.any(np.asarray(network(other)) != y)
+
+
+def test_a_condition_stands_beside_what_the_first_layer_sees():
+    encoder = mlp.mlp_encoder((2, 3, 1), 4, (), condition_dim=5)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(7, 2, 3, 1)).astype("float32")
+    condition = rng.normal(size=(7, 5)).astype("float32")
+    kernel, bias = encoder.get_weights()
+    beside = np.concatenate([x.reshape(7, 6), condition], axis=1)
+    np.testing.assert_allclose(
+        encoder([x, condition]), beside @ kernel + bias, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_networks_of_two_inputs_are_float32_outside_and_survive_configs():
+    keras.config.set_dtype_policy("mixed_float16")
+    for network, input_shape, _ in conditional_networks((4, 4, 1), 3):
+        inputs = [np.ones((2, *input_shape)), np.ones((2, 3))]
+        y = network(inputs)
+        assert keras.backend.standardize_dtype(y.dtype) == "float32"
+        config = keras.saving.serialize_keras_object(network)
+        copy = keras.saving.deserialize_keras_object(config)
+        copy.set_weights(network.get_weights())
+        np.testing.assert_array_equal(copy(inputs), y)
