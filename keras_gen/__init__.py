@@ -20,24 +20,43 @@ from keras_gen import (
     images,
     latents,
     layers,
+    likelihood,
     losses,
+    metrics,
     networks,
+    pixel_likelihoods,
 )
+from keras_gen.evaluation import Report, compare, evaluate
 from keras_gen.generative_model import GenerativeModel
-from keras_gen.models import GAN, VAE
+from keras_gen.models import (
+    GAN,
+    PCA,
+    VAE,
+    Autoencoder,
+    SemiSupervisedVAE,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "GAN",
+    "PCA",
     "VAE",
+    "Autoencoder",
     "GenerativeModel",
+    "Report",
+    "SemiSupervisedVAE",
     "callbacks",
+    "compare",
     "datasets",
     "distributions",
+    "evaluate",
     "images",
     "latents",
     "layers",
+    "likelihood",
     "losses",
+    "metrics",
     "networks",
+    "pixel_likelihoods",
 ]

@@ -14,10 +14,11 @@ from keras_gen.callbacks.chief import is_chief
 class PictureGrid(keras.callbacks.Callback):
     """Writes a grid of images every few epochs: the base of the callbacks here.
 
-    A subclass names the verb that it asks of the model and has a `draw()`
-    that returns the grid of now, uint8 `(height, width, channels)`. The grid of epoch 1 is `directory/PREFIX_0001.png`, and
-    `directory/TAG.png` is always a copy of the newest grid. When several
-    workers train together, only the chief draws and writes.
+    A subclass names the verbs that it asks of the model and has a `draw()`
+    that returns the grid of now, uint8 `(height, width, channels)`. The grid
+    of epoch 1 is `directory/PREFIX_0001.png`, and `directory/TAG.png` is
+    always a copy of the newest grid. When several workers train together,
+    only the chief draws and writes.
 
     Args:
         directory: Folder of the PNG files, made if it is missing.
@@ -29,11 +30,11 @@ class PictureGrid(keras.callbacks.Callback):
     Raises:
         ImportError: If `tensorboard` is asked for and not installed.
         ValueError: If `every` is not a positive integer; before training
-            starts, if the model lacks the verb or `directory` cannot be
+            starts, if the model lacks a verb or `directory` cannot be
             written to.
     """
 
-    verb = None  # the method of the model that draws
+    verbs = ()  # the methods of the model that draw
     prefix = None  # of the files, one an epoch
     tag = None  # of the newest grid, and in TensorBoard
 
@@ -47,12 +48,14 @@ class PictureGrid(keras.callbacks.Callback):
         self.writer = None
 
     def on_train_begin(self, logs=None):
-        if not callable(getattr(self.model, self.verb, None)):
-            raise ValueError(
-                f"`{type(self).__name__}` needs a model with the method "
-                f"`{self.verb}`. Got a {type(self.model).__name__}, which has "
-                "none. Leave the callback out, or train a model that has one."
-            )
+        for verb in self.verbs:
+            if not callable(getattr(self.model, verb, None)):
+                raise ValueError(
+                    f"`{type(self).__name__}` needs a model with the method "
+                    f"`{verb}`. Got a {type(self.model).__name__}, which has "
+                    "none. Leave the callback out, or train a model that has "
+                    "one."
+                )
         if is_chief(self.model):
             require_writable(self.directory)
             self.close()  # the writer of a `fit` that was interrupted
@@ -126,7 +129,7 @@ class SampleGrid(PictureGrid):
     >>> model.fit(train, epochs=20, callbacks=[SampleGrid("run/samples")])
     """
 
-    verb = "sample"
+    verbs = ("sample",)
     prefix = "epoch"
     tag = "samples"
 
@@ -149,15 +152,9 @@ class SampleGrid(PictureGrid):
         self.every_steps = every_steps
         if every_steps is not None:
             inputs.check_positive_integer(every_steps, "every_steps")
-        self.condition = None if condition is None else np.asarray(condition)
-        if condition is not None and (
-            self.condition.shape[:1] != (self.num_samples,)
-        ):
-            raise ValueError(
-                "`condition` must hold one class or vector a sample. Expected "
-                f"{num_samples} of them, as `num_samples` says, got an array "
-                f"of shape {self.condition.shape}."
-            )
+        self.condition = condition_arguments(
+            condition, self.num_samples, "sample, as `num_samples` says"
+        )
         if not isinstance(seed, int | np.integer):
             raise ValueError(
                 "`seed` must be an integer, so that all grids show the same "
@@ -172,11 +169,8 @@ class SampleGrid(PictureGrid):
         self.async_safe = self.every_steps is None
 
     def draw(self):
-        condition = {}
-        if self.condition is not None:
-            condition["condition"] = self.condition
         samples = self.model.sample(
-            self.num_samples, seed=self.seed, **condition
+            self.num_samples, seed=self.seed, **self.condition
         )
         return images.grid(samples, num_columns=self.num_columns)
 
@@ -220,6 +214,8 @@ class ReconstructionGrid(PictureGrid):
             [0, 1], or a `tf.data.Dataset` of `x` or `(x, y)`, read once and
             only here. Prefer test images.
         num_images: Integer, how many of the first images of `x` to draw.
+        condition: Optional classes or vectors, one a drawn image, handed to
+            `model.reconstruct`.
         every: Integer, epochs from one grid to the next.
         tensorboard: Log directory or `None`. If given, each grid is also one
             `tf.summary.image` named "reconstructions" at the step of its
@@ -227,31 +223,44 @@ class ReconstructionGrid(PictureGrid):
 
     Raises:
         ImportError: If `tensorboard` is asked for and not installed.
-        ValueError: If a count is not a positive integer or `x` does not hold
-            images; before training starts, if the model has no `reconstruct`
-            or `directory` cannot be written to.
+        ValueError: If a count is not a positive integer, `x` does not hold
+            images, or `condition` is not one an image; before training
+            starts, if the model has no `reconstruct` or `directory` cannot be
+            written to.
 
     Example:
 
     >>> model.fit(train, callbacks=[ReconstructionGrid("run/samples", test)])
     """
 
-    verb = "reconstruct"
+    verbs = ("reconstruct",)
     prefix = "reconstruction"
     tag = "reconstructions"
 
     def __init__(
-        self, directory, x, *, num_images=16, every=1, tensorboard=None
+        self,
+        directory,
+        x,
+        *,
+        num_images=16,
+        condition=None,
+        every=1,
+        tensorboard=None,
     ):
         super().__init__(directory, every=every, tensorboard=tensorboard)
         inputs.check_positive_integer(num_images, "num_images")
         self.x = first_images(x, num_images)
+        self.condition = condition_arguments(
+            condition, len(self.x), "drawn image"
+        )
 
     def draw(self):
         x = self.x
         if x.dtype == np.uint8:
             x = x.astype("float32") / 255.0
-        reconstruction = np.asarray(self.model.reconstruct(self.x))
+        reconstruction = np.asarray(
+            self.model.reconstruct(self.x, **self.condition)
+        )
         difference = np.abs(x - reconstruction)
         return images.grid(
             np.concatenate([x, reconstruction, difference]), num_columns=len(x)
@@ -279,6 +288,25 @@ def first_images(x, num_images):
             "for a batch of one."
         )
     return inputs.check_images(x[:num_images], np.shape(x)[1:]).numpy()
+
+
+def condition_arguments(condition, count, item):
+    """The keyword arguments of a verb: `{"condition": array}`, checked.
+
+    Args:
+        condition: Classes or vectors, or `None`, which gives `{}`.
+        count: Integer, how many of them there must be.
+        item: String, what each of them belongs to.
+    """
+    if condition is None:
+        return {}
+    condition = np.asarray(condition)
+    if condition.shape[:1] != (count,):
+        raise ValueError(
+            f"`condition` must hold one class or vector a {item}. Expected "
+            f"{count} of them, got an array of shape {condition.shape}."
+        )
+    return {"condition": condition}
 
 
 def require_writable(directory):

@@ -111,13 +111,13 @@ def test_bad_data_is_refused():
     x, y = striped(10)
     only_images = tf.data.Dataset.from_tensor_slices(x).batch(5)
     for bad in (only_images, x):
-        with pytest.raises(ValueError, match="`test`.*labels=True"):
+        with pytest.raises(ValueError, match=r"`test`.*labels=True"):
             linear_probe(flat, (x, y), bad)
-    with pytest.raises(ValueError, match="`train`.*-1"):
+    with pytest.raises(ValueError, match=r"`train`.*-1"):
         linear_probe(flat, (x, np.full(10, -1)), (x, y))
     with pytest.raises(ValueError, match=r"`train`.*two classes.*\[1\]"):
         linear_probe(flat, (x, np.ones(10, int)), (x, y))
-    with pytest.raises(ValueError, match="`model`.*40 of 40.*`train`"):
+    with pytest.raises(ValueError, match=r"`model`.*40 of 40.*`train`"):
         linear_probe(lambda x: flat(x) * np.nan, (x, y), (x, y))
 
 
