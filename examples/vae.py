@@ -46,20 +46,20 @@ def main(_):
     options["latent_dim"] = dims if len(dims) > 1 else dims[0]
     sizes = VAE(shape, **options)  # what its networks must take and give
     keras.utils.set_random_seed(FLAGS.seed)
-    hidden = {"hidden_dims": FLAGS.hidden_dims, "gated": True}
-    hidden["condition_dim"] = FLAGS.num_classes
+    more = {"gated": True, "condition_dim": FLAGS.num_classes}
     units, maps = (n.output_shape[-1] for n in (sizes.encoder, sizes.decoder))
-    options["encoder"] = networks.mlp_encoder(shape, units, **hidden)
+    dims = FLAGS.hidden_dims
+    options["encoder"] = networks.mlp_encoder(shape, units, dims, **more)
     options["decoder"] = networks.mlp_decoder(
-        sizes.decoder_dim, shape, output_channels=maps, **hidden
+        sizes.decoder_dim, shape, dims, output_channels=maps, **more
     )
     vae = VAE(shape, **options)
     if FLAGS.prior == "vamp":  # whose pseudo-images start at real ones
-        real = [x for x, *_ in train.map(lambda x, *y: (x,)).take(8)]
-        vae.prior_layer.adapt(np.concatenate(real), seed=FLAGS.seed)
-    rate, steps = FLAGS.learning_rate, max(1, FLAGS.epochs * len(train))
-    rate = keras.optimizers.schedules.CosineDecay(rate, steps, 0.1)
-    vae.compile(keras.optimizers.Adam(rate))
+        real = np.concatenate(list(train.map(lambda x, *y: x).take(8)))
+        vae.prior_layer.adapt(real, seed=FLAGS.seed)
+    steps, decay = FLAGS.epochs * len(train), keras.optimizers.schedules
+    decay = decay.CosineDecay(FLAGS.learning_rate, max(1, steps), 0.1)
+    vae.compile(keras.optimizers.Adam(decay))
     classes = next(iter(test))[1][:16] if FLAGS.num_classes else None
     pictures = callbacks.ReconstructionGrid(folder, images, condition=classes)
     resume = callbacks.Checkpoint(f"{folder}/checkpoints")
