@@ -24,8 +24,7 @@ flags.DEFINE_integer("batch_size", 128, "Images per step.")
 flags.DEFINE_float("learning_rate", 1e-3, "Adam's; decays to a tenth.")
 flags.DEFINE_integer("num_samples", 100, "Importance samples of log_prob.")
 flags.DEFINE_integer("seed", 0, "Of weights, data order and noise.")
-# Every other option of VAE that is a word or a number: `--prior=vamp`.
-OPTIONS = VAE.__init__.__kwdefaults__
+OPTIONS = VAE.__init__.__kwdefaults__  # words and numbers become flags
 KINDS = {bool: "bool", int: "integer", float: "float", str: "string"}
 for name, default in OPTIONS.items():
     if kind := KINDS.get(type(default)):
