@@ -17,7 +17,7 @@ demo: $(VENV)/.installed-data
 	@find $(DEMO) -name samples.png -o -name saved_model.pb
 
 test: lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .
