@@ -29,20 +29,30 @@ from keras_gen import (
 from keras_gen.evaluation import Report, compare, evaluate
 from keras_gen.generative_model import GenerativeModel
 from keras_gen.models import (
+    FVBN,
     GAN,
+    MADE,
+    NADE,
     PCA,
     VAE,
     Autoencoder,
+    BernoulliMixture,
+    GaussianMixture,
     SemiSupervisedVAE,
 )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "FVBN",
     "GAN",
+    "MADE",
+    "NADE",
     "PCA",
     "VAE",
     "Autoencoder",
+    "BernoulliMixture",
+    "GaussianMixture",
     "GenerativeModel",
     "Report",
     "SemiSupervisedVAE",

@@ -617,18 +617,28 @@ class GenerativeModel(keras.Model):
             if not hasattr(self, verb):
                 continue
             taken = inspect.signature(getattr(self, verb)).parameters
-            names = [name for name in taken if name in arguments]
-            table[verb] = (
-                self._endpoint(verb, names),
-                [arguments[name] for name in names],
-            )
+            taken = [arguments[name] for name in taken if name in arguments]
+            if verb == "sample" and self.num_classes:
+                # Without a condition, it is of all classes.
+                table["conditional_sample"] = self._endpoint(verb, taken)
+                taken = [spec for spec in taken if spec.name != "condition"]
+            table[verb] = self._endpoint(verb, taken)
         return table
 
-    def _endpoint(self, verb, names):
+    def _endpoint(self, verb, signature):
+        names = [spec.name for spec in signature]
+
         def endpoint(*values):
             return getattr(self, verb)(**dict(zip(names, values, strict=True)))
 
-        return endpoint
+        # TensorFlow reads the names of the arguments off it.
+        endpoint.__signature__ = inspect.Signature(
+            [
+                inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+                for name in names
+            ]
+        )
+        return endpoint, signature
 
     def export(self, filepath, format="tf_saved_model", verbose=False):
         """Writes a SavedModel whose signatures are the verbs.
@@ -639,7 +649,8 @@ class GenerativeModel(keras.Model):
         model has them `encode(x)`, `decode(z)`, `reconstruct(x)`,
         `log_prob(x, num_samples, seed)` and `classify(x)`. Those of a
         conditional model take `condition` too; arguments stand in the order
-        that they have in Python.
+        that they have in Python. With classes, `sample` draws them uniformly,
+        and `conditional_sample(num_samples, condition, seed)` takes them.
 
         Args:
             filepath: Folder to write; an existing one is replaced when the

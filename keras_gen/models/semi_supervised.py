@@ -229,9 +229,9 @@ class SemiSupervisedVAE(GenerativeModel):
         """What the networks see: x, or the mean of q(features given x)."""
         if self.features is None:
             return x
-        return self.features.posterior(x).mean()
+        return self.features.encode(x)
 
-    def _class_logits(self, v, training=False):
+    def _class_log_probs(self, v, training=False):
         """Logarithm of q(y given v), `(..., num_classes)`."""
         return tf.nn.log_softmax(
             _applied(self.classifier, v, self.observed_shape, training)
@@ -314,7 +314,7 @@ class SemiSupervisedVAE(GenerativeModel):
         if self.features is not None:
             seed = self.next_seed(training)
             v = self.features.posterior(x).sample(seed=seed)
-        log_q = self._class_logits(v, training)
+        log_q = self._class_log_probs(v, training)
         reconstruction, kl = self.bounds(v, training)
         bound = reconstruction - kl - math.log(self.num_classes)
         labelled = tf.cast(y >= 0, "float32")
@@ -380,7 +380,7 @@ class SemiSupervisedVAE(GenerativeModel):
         return self.graph(self._classify, self.images_from(x))
 
     def _classify(self, x):
-        return tf.exp(self._class_logits(self._observed(x)))
+        return tf.exp(self._class_log_probs(self._observed(x)))
 
     def sample(self, num_samples, *, condition=None, seed=None):
         """Images of latents drawn from the prior.
@@ -434,7 +434,7 @@ class SemiSupervisedVAE(GenerativeModel):
         return self._posterior(v, y[:, tf.newaxis]).mean()[:, 0]
 
     def _most_probable(self, v, training=False):
-        classes = tf.argmax(self._class_logits(v, training), axis=1)
+        classes = tf.argmax(self._class_log_probs(v, training), axis=1)
         return tf.one_hot(classes, self.num_classes)
 
     def decode(self, z, *, condition=None):
@@ -594,7 +594,7 @@ class SemiSupervisedVAE(GenerativeModel):
                 + self.prior.log_prob(z)
                 - posterior.log_prob(z)
             )
-            values = log_density + value(log_weights, self._class_logits(v))
+            values = log_density + value(log_weights, self._class_log_probs(v))
             both = tf.concat([total[tf.newaxis], values], axis=0)
             return done + count, reduce(both, axis=0)
 
@@ -674,7 +674,7 @@ class SemiSupervisedVAE(GenerativeModel):
             label = y
             if y is None:
                 label = tfd.OneHotCategorical(
-                    self._class_logits(v), dtype=tf.float32
+                    self._class_log_probs(v), dtype=tf.float32
                 ).sample(seed=seeds[1])
             posterior = self._posterior(v, label[:, tf.newaxis])
             z = posterior.sample(seed=seeds[2])[:, 0]
@@ -691,7 +691,7 @@ class SemiSupervisedVAE(GenerativeModel):
                     self._decoded(z, label), v, 0.0
                 ) - q.log_prob(v)
             if y is None:
-                log_q = self._class_logits(v)
+                log_q = self._class_log_probs(v)
                 log_weight -= tf.reduce_sum(label * log_q, axis=1)
             posterior = self._posterior(v, label[:, tf.newaxis])
             log_q = posterior.log_prob(z[:, tf.newaxis])[:, 0]

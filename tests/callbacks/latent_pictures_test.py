@@ -228,7 +228,9 @@ def test_the_whole_map_has_one_condition(tmp_path):
 def test_a_map_of_other_dimensions_is_refused_before_training(tmp_path):
     callback = LatentManifold(tmp_path)
     callback.set_model(Pixels(3))
-    with pytest.raises(ValueError, match=r"`latent_dim` is 2, got 3.*Traversal"):
+    with pytest.raises(
+        ValueError, match=r"`latent_dim` is 2, got 3.*Traversal"
+    ):
         callback.on_train_begin()
 
 

@@ -13,9 +13,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_gen import GAN, PCA, VAE, Autoencoder, networks
+from keras_gen import (
+    FVBN,
+    GAN,
+    MADE,
+    NADE,
+    PCA,
+    VAE,
+    Autoencoder,
+    layers,
+    networks,
+)
 from keras_gen.callbacks import Checkpoint
-from keras_gen.layers import KSparse, MaskingNoise
 
 SHAPE = (8, 8, 1)
 
@@ -66,6 +75,44 @@ def shallow_autoencoder(**arguments):
     return Autoencoder(SHAPE, 9, seed=1, **arguments)
 
 
+def composed_vae(posterior, latent_dim=3, **arguments):
+    return VAE(
+        SHAPE,
+        latent_dim,
+        posterior=posterior,
+        encoder=networks.mlp_encoder(SHAPE, posterior.num_parameters, (16,)),
+        decoder=networks.mlp_decoder(posterior.z_dim, SHAPE, (16,)),
+        seed=1,
+        **arguments,
+    )
+
+
+def mixture_vae():
+    return composed_vae(
+        layers.MixturePosterior(3, num_components=2),
+        prior=layers.VampPrior(SHAPE, num_components=4),
+        objective="iwae",
+        num_importance_samples=2,
+    )
+
+
+def flow_vae():
+    return composed_vae(
+        layers.FlowPosterior(3, hidden_dim=8),
+        prior=layers.MixturePrior(3, num_components=4),
+        beta_warmup_steps=10,
+    )
+
+
+def categorical_vae():
+    return composed_vae(
+        layers.CategoricalPosterior(3, 4),
+        latent="categorical",
+        num_categories=4,
+        temperature_decay=0.1,
+    )
+
+
 def small_gan():
     return GAN(
         SHAPE,
@@ -94,23 +141,32 @@ WGAN_GP = {"loss": "wasserstein", "gradient_penalty": 10.0, "d_steps": 2}
 MODELS = {
     "VAE": Case(small_vae),
     "VAE-gaussian": Case(lambda: small_vae("gaussian")),
+    "VAE-mixture": Case(mixture_vae),
+    "VAE-flow": Case(flow_vae),
+    "VAE-categorical": Case(categorical_vae),
     "VAE-discretized_logistic": Case(lambda: small_vae("discretized_logistic")),
     "GAN": Case(small_gan, TWO),
     "GAN-wasserstein": Case(small_gan, TWO, WGAN_GP),
     "GAN-convolutional": Case(small_dcgan, TWO),
+    "NADE": Case(lambda: NADE(SHAPE, 8, seed=1)),
+    "NADE-orders": Case(lambda: NADE(SHAPE, 8, num_orders=2, seed=1)),
+    "NADE-made": Case(lambda: MADE(SHAPE, (8,), num_masks=2, seed=1)),
+    "NADE-fvbn": Case(lambda: FVBN(SHAPE, seed=1)),
     "PCA": Case(lambda: PCA(SHAPE, 3, seed=1), ()),
     "Autoencoder": Case(small_autoencoder),
     "Autoencoder-linear": Case(lambda: shallow_autoencoder(linear=True)),
     "Autoencoder-denoising": Case(
         lambda: small_autoencoder(
-            corruption=MaskingNoise(0.3, seed=2), contractive=0.1
+            corruption=layers.MaskingNoise(0.3, seed=2), contractive=0.1
         )
     ),
     "Autoencoder-sparse": Case(
         lambda: shallow_autoencoder(sparsity=0.1, contractive=0.1)
     ),
     "Autoencoder-k-sparse": Case(
-        lambda: shallow_autoencoder(sparsity=KSparse(2, 1.5, anneal_steps=4))
+        lambda: shallow_autoencoder(
+            sparsity=layers.KSparse(2, 1.5, anneal_steps=4)
+        )
     ),
     "Autoencoder-stochastic": Case(
         lambda: shallow_autoencoder(code_noise=0.1, likelihood="gaussian")
@@ -583,7 +639,9 @@ CLIENT = """
     x = np.load(folder + "/x.npy")
     out = {}
     if "sample" in loaded.signatures:
-        out["sample"] = loaded.sample(tf.constant(7), tf.constant(5, tf.int64))
+        out["sample"] = loaded.sample(
+            num_samples=tf.constant(7), seed=tf.constant(5, tf.int64)
+        )
     if "encode" in loaded.signatures:
         z = loaded.encode(x)
         out.update(encode=z, decode=loaded.decode(z))
