@@ -503,10 +503,15 @@ def test_the_export_gives_what_the_verbs_give(tmp_path, stacked):
         exported.classify(x), model.classify(x), rtol=1e-5
     )
     np.testing.assert_allclose(
-        exported.sample(
+        exported.conditional_sample(
             tf.constant(3), tf.constant(y), tf.constant(0, "int64")
         ),
         model.sample(3, condition=y, seed=0),
+        rtol=1e-5,
+    )
+    np.testing.assert_allclose(
+        exported.sample(tf.constant(3), tf.constant(0, "int64")),
+        model.sample(3, seed=0),
         rtol=1e-5,
     )
 
