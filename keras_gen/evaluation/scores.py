@@ -92,7 +92,8 @@ def results(metrics, details=False):
         if not isinstance(result, dict):
             result = {metric.name: result}
         for key, value in result.items():
-            is_named = f"_{key}_" in f"_{metric.name}_" or str(key).startswith(
+            score = str(key).removesuffix("_standard_error")
+            is_named = f"_{score}_" in f"_{metric.name}_" or score.startswith(
                 metric.name
             )
             name = str(key) if is_named else f"{metric.name}_{key}"

@@ -150,8 +150,12 @@ class FeatureMetric(keras.metrics.Metric):
             ValueError: As `result`.
         """
         score = self.result()
+        score = score if isinstance(score, dict) else {self.name: score}
+        return {**score, **self.measured_on()}
+
+    def measured_on(self):
+        """The part of `details` that is no score."""
         return {
-            **(score if isinstance(score, dict) else {self.name: score}),
             "num_real": self.real.count,
             "num_generated": self.generated.count,
             "feature_extractor": self.feature_extractor_name,

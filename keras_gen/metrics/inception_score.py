@@ -103,10 +103,17 @@ class InceptionScore(FeatureMetric):
         return float(np.mean(self._scores()))
 
     def details(self):
-        """As of every metric, with `"standard_deviation"` over the splits."""
+        """As of every metric, with the errors that the splits show.
+
+        Returns:
+            Dict, which has also `"standard_deviation"` over the splits, the
+            number that papers give, and `"standard_error"`, of their mean.
+        """
+        scores = self._scores()
         return {
             **super().details(),
-            "standard_deviation": float(np.std(self._scores())),
+            "standard_deviation": float(np.std(scores)),
+            "standard_error": float(np.std(scores) / np.sqrt(len(scores))),
         }
 
     def get_config(self):

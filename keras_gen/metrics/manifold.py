@@ -28,6 +28,20 @@ class _NeighbourMetric(FeatureMetric):
         """Distance of each row to its `k`-th nearest other one."""
         return nearest(features, features, self.k + 1)[0][:, -1]
 
+    def details(self):
+        """As of every metric, with the standard errors of the numbers.
+
+        Each number is a mean over images, and its error, for instance
+        `"precision_standard_error"`, that of this mean: the balls count as
+        given.
+        """
+        values = self.of_images()
+        errors = {
+            f"{name}_standard_error": float(np.std(v) / np.sqrt(len(v)))
+            for name, v in values.items()
+        }
+        return {**_means(values), **errors, **self.measured_on()}
+
     def get_config(self):
         return {
             **super().get_config(),
@@ -91,13 +105,17 @@ class PrecisionRecall(_NeighbourMetric):
         Raises:
             ValueError: If there are fewer than `k + 1` images of either side.
         """
+        return _means(self.of_images())
+
+    def of_images(self):
+        """What `result` is the mean of, a number for each image."""
         self.require(self.k + 1)
         real, generated = self.real.features(), self.generated.features()
         in_real = count_balls(generated, real, self.radii(real))
         in_generated = count_balls(real, generated, self.radii(generated))
         return {
-            "precision": float(np.mean(in_real > 0)),
-            "recall": float(np.mean(in_generated > 0)),
+            "precision": in_real > 0,
+            "recall": in_generated > 0,
         }
 
 
@@ -155,6 +173,10 @@ class DensityCoverage(_NeighbourMetric):
             ValueError: If there are fewer than `k + 1` images of the real
                 side, or none of the generated one.
         """
+        return _means(self.of_images())
+
+    def of_images(self):
+        """What `result` is the mean of, a number for each image."""
         self.require(self.k + 1, ["real"])
         self.require(1, ["generated"])
         real, generated = self.real.features(), self.generated.features()
@@ -162,6 +184,10 @@ class DensityCoverage(_NeighbourMetric):
         counts = count_balls(generated, real, radii)
         distances = nearest(real, generated)[0][:, 0]
         return {
-            "density": float(np.mean(counts) / self.k),
-            "coverage": float(np.mean(distances <= radii)),
+            "density": counts / self.k,
+            "coverage": distances <= radii,
         }
+
+
+def _means(values):
+    return {name: float(np.mean(of)) for name, of in values.items()}

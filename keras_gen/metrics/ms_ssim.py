@@ -88,11 +88,24 @@ class MultiScaleSSIM(FeatureMetric):
 
     def result(self):
         """`{"ms_ssim", "ms_ssim_real"}`, floats."""
+        return {name: float(np.mean(v)) for name, v in self._of_pairs().items()}
+
+    def details(self):
+        """As of every metric, with the standard errors of the means."""
+        errors = {
+            f"{name}_standard_error": float(np.std(v) / np.sqrt(len(v)))
+            for name, v in self._of_pairs().items()
+        }
+        return {**super().details(), **errors}
+
+    def _of_pairs(self):
         if self.real.count < 2:
             self.require(2, sides=("generated",))
         sides = {"ms_ssim": self.generated, "ms_ssim_real": self.real}
         return {
-            name: side.mean() for name, side in sides.items() if side.count > 1
+            name: side.of_pairs()
+            for name, side in sides.items()
+            if side.count > 1
         }
 
 
@@ -103,7 +116,7 @@ class PairSimilarity:
 
     def __init__(self):
         self._unpaired = []
-        self._total = 0.0
+        self._similarities = []
         self.count = 0
 
     def add(self, images):
@@ -116,11 +129,11 @@ class PairSimilarity:
             self._unpaired = [x[end:]]
             if end:
                 similarity = multi_scale_ssim(x[:end:2], x[1:end:2])
-                self._total += np.sum(similarity, dtype="float64")
+                self._similarities.append(np.asarray(similarity, "float64"))
 
-    def mean(self):
-        """Float, the mean over pairs."""
-        return float(self._total / (self.count // 2))
+    def of_pairs(self):
+        """float64 `(count // 2,)`."""
+        return np.concatenate(self._similarities)
 
 
 def multi_scale_ssim(x, y):

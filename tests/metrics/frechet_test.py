@@ -190,6 +190,34 @@ def test_details_cancel_the_scale_of_the_features():
     assert details[0]["mean_term"] == pytest.approx(difference @ difference)
 
 
+@pytest.mark.parametrize("sizes", [(400, 400), (2000, 100), (100, 2000)])
+def test_the_standard_error_is_the_spread_of_the_distance(sizes):
+    dim, rng = 3, np.random.default_rng(0)
+    root = 0.1 * rng.normal(size=(dim, dim))
+
+    def draw(count, factor, mean):
+        x = mean + factor * rng.normal(size=(count, dim)) @ root
+        return np.clip(x, 0, 1).astype("float32").reshape(count, dim, 1, 1)
+
+    distances, errors = [], []
+    for _ in range(300):
+        metric = FrechetDistance()
+        metric.update_state(draw(sizes[0], 1.0, 0.5), draw(sizes[1], 0.6, 0.6))
+        distances.append(metric.result())
+        errors.append(metric.details()["standard_error"])
+    # The spread of 300 draws is known to 1 in sqrt(2 * 300).
+    assert np.mean(errors) == pytest.approx(np.std(distances), rel=0.15)
+
+
+def test_a_standard_error_takes_singular_covariances():
+    metric = FrechetDistance()
+    metric.update_state(images(5, 4, 4, 1), images(7, 4, 4, 1, seed=1))
+    assert 0 < metric.standard_error() < np.inf
+    same = FrechetDistance()
+    same.update_state(images(9, 2, 2, 1), images(9, 2, 2, 1))
+    assert same.standard_error() < 1e-6
+
+
 def test_images_of_one_colour_have_no_scale():
     metric = FrechetDistance()
     metric.update_state(np.zeros((4, 2, 2, 1)), images(4, 2, 2, 1))

@@ -49,6 +49,9 @@ def test_it_is_the_exponential_of_the_mutual_information(splits):
         "num_generated": 100,
         "feature_extractor": metric.feature_extractor_name,
         "standard_deviation": pytest.approx(np.std(scores), rel=1e-4, abs=1e-9),
+        "standard_error": pytest.approx(
+            np.std(scores) / np.sqrt(splits), rel=1e-4, abs=1e-9
+        ),
     }
 
 

@@ -76,6 +76,32 @@ def test_odd_batches_give_what_all_images_at_once_give(metric):
     assert parts.result() == whole.result()
 
 
+def test_standard_errors_are_those_of_the_means_over_images():
+    real, generated = images(200), images(150, seed=1)
+    pairs = scipy.spatial.distance.cdist(rows(real), rows(generated))
+    in_real = pairs <= balls(rows(real), 5)[:, None]
+    metric = DensityCoverage()
+    metric.update_state(real, generated)
+    details = metric.details()
+    values = {
+        "density": in_real.sum(axis=0) / 5,
+        "coverage": in_real.any(axis=1),
+    }
+    for name, value in values.items():
+        assert details[name] == pytest.approx(value.mean())
+        assert details[f"{name}_standard_error"] == pytest.approx(
+            value.std() / np.sqrt(len(value))
+        )
+    metric = PrecisionRecall()
+    metric.update_state(real, generated)
+    details = metric.details()
+    for name, count in (("precision", 150), ("recall", 200)):
+        share = details[name]
+        assert details[f"{name}_standard_error"] == pytest.approx(
+            np.sqrt(share * (1 - share) / count)
+        )
+
+
 def test_equal_distributions_have_the_expected_coverage_and_density():
     result = scores(images(2000), images(2000, seed=1), [DensityCoverage])
     assert result["coverage"] == pytest.approx(1 - 2**-5, abs=0.01)

@@ -142,6 +142,18 @@ def test_pairs_are_neighbours_across_batches():
     assert list(result) == ["ms_ssim", "ms_ssim_real"]
 
 
+def test_the_standard_error_is_that_of_the_mean_over_pairs():
+    x = images(20, 24, 24, 1)
+    metric = MultiScaleSSIM()
+    metric.update_state(None, x)
+    pairs = [reference(x[i : i + 2], 2) for i in range(0, 20, 2)]
+    details = metric.details()
+    assert details["ms_ssim_standard_error"] == pytest.approx(
+        np.std(pairs) / np.sqrt(10), rel=1e-4
+    )
+    assert "ms_ssim_real_standard_error" not in details
+
+
 def test_batches_larger_than_a_step_give_the_same():
     x = images(301, 12, 12, 1)
     np.testing.assert_allclose(score(x), reference(x[:300], 1), rtol=1e-5)
