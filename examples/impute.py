@@ -20,7 +20,7 @@ flags.DEFINE_float("missing", 0.5, "Share of pixels that are missing.")
 flags.DEFINE_integer("latent_dim", 64, "Dimensions of z.")
 flags.DEFINE_integer("epochs", 20, "Passes over the training data.")
 flags.DEFINE_integer("batch_size", 128, "Images per step.")
-flags.DEFINE_integer("num_samples", 8, "Draws an image, whose mean counts.")
+flags.DEFINE_integer("num_samples", 32, "Draws an image, whose mean counts.")
 flags.DEFINE_integer("num_steps", 100, "Steps of the Markov chain of a draw.")
 flags.DEFINE_integer("seed", 0, "Of weights, data order, noise and masks.")
 
