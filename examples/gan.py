@@ -1,29 +1,46 @@
-"""Trains a GAN, watches its samples, and exports its generator.
+"""Trains a GAN with any loss, watches its samples, and exports its generator.
 
 python examples/gan.py --dataset=fashion_mnist --epochs=6
 """
 
-import os
 import time
 
 import keras
 from absl import app, flags
 
-from keras_gen import GAN, callbacks, datasets
+from keras_gen import GAN, callbacks, datasets, losses
+from keras_gen.networks import infogan, resnet
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", "mnist_5k", "See datasets.load.")
 flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
 flags.DEFINE_string("output_dir", "run/gan", "Where everything is written.")
 flags.DEFINE_integer("image_size", None, "Resize images to this; 16 to 64.")
+flags.DEFINE_enum("networks", "dcgan", ["dcgan", "infogan", "resnet"], "Kind.")
 flags.DEFINE_integer("latent_dim", 64, "Dimensions of z.")
 flags.DEFINE_string("loss", "non_saturating", "See GAN.compile.")
-flags.DEFINE_float("gradient_penalty", None, "Weight of the penalty.")
+flags.DEFINE_float("gradient_penalty", None, "Weight of WGAN-GP's penalty.")
+flags.DEFINE_float("r1", None, "Weight of the R1 penalty.")
+flags.DEFINE_float("label_smoothing", 0.0, "Of real images.")
 flags.DEFINE_integer("d_steps", 1, "Discriminator updates per step.")
+flags.DEFINE_integer("unrolled_steps", 0, "That the generator looks ahead.")
 flags.DEFINE_integer("epochs", 20, "Passes over the training data.")
 flags.DEFINE_integer("batch_size", 64, "Images per step.")
 flags.DEFINE_float("learning_rate", 2e-4, "Of both Adams.")
 flags.DEFINE_integer("seed", 0, "Of weights, data order and noise.")
+OPTIONS = ("loss", "d_steps", "label_smoothing", "unrolled_steps")
+
+
+def networks(shape):
+    if FLAGS.networks == "dcgan":
+        return {}  # the default
+    if FLAGS.networks == "infogan":
+        generator = infogan.infogan_generator(FLAGS.latent_dim, shape)
+        judge = infogan.infogan_discriminator(shape, batch_normalization=False)
+    else:
+        generator = resnet.resnet_generator(FLAGS.latent_dim, shape)
+        judge = resnet.resnet_discriminator(shape)
+    return {"generator": generator, "discriminator": judge}
 
 
 def main(_):
@@ -36,24 +53,22 @@ def main(_):
         shuffle_seed=FLAGS.seed,
         data_dir=FLAGS.data_dir,
     )
-    gan = GAN(datasets.image_shape(train), FLAGS.latent_dim, seed=FLAGS.seed)
+    shape, folder = datasets.image_shape(train), FLAGS.output_dir
+    gan = GAN(shape, FLAGS.latent_dim, seed=FLAGS.seed, **networks(shape))
+    penalty = losses.R1(FLAGS.r1) if FLAGS.r1 else FLAGS.gradient_penalty
     gan.compile(
         d_optimizer=keras.optimizers.Adam(FLAGS.learning_rate, beta_1=0.5),
         g_optimizer=keras.optimizers.Adam(FLAGS.learning_rate, beta_1=0.5),
-        loss=FLAGS.loss,
-        gradient_penalty=FLAGS.gradient_penalty,
-        d_steps=FLAGS.d_steps,
+        gradient_penalty=penalty,
+        **{name: FLAGS[name].value for name in OPTIONS},
     )
-    folder = FLAGS.output_dir
-    watch = [
-        callbacks.SampleGrid(folder, every_steps=500),
-        callbacks.Checkpoint(os.path.join(folder, "checkpoints")),
-    ]
+    grid = callbacks.SampleGrid(folder, every_steps=500)
+    watch = [grid, callbacks.Checkpoint(f"{folder}/checkpoints")]
     began = time.time()
     gan.fit(train, epochs=FLAGS.epochs, callbacks=watch)
     print(f"trained for {time.time() - began:.0f} s")
-    gan.save(os.path.join(folder, "gan.keras"))
-    gan.export(os.path.join(folder, "serving"))
+    gan.save(f"{folder}/gan.keras")
+    gan.export(f"{folder}/serving")
     print(f"samples: {folder}/samples.png, SavedModel: {folder}/serving")
 
 

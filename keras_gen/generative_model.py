@@ -1,5 +1,6 @@
 """What every model of keras_gen needs over `keras.Model`."""
 
+import functools
 import inspect
 import os
 
@@ -32,11 +33,15 @@ class GenerativeModel(keras.Model):
 
     A subclass builds its networks in `__init__`, names what it logs with
     `add_metrics`, sets `self.built = True`, and writes `compile`,
-    `train_step`, `test_step`, `get_config` and its verbs.
+    `train_step`, `test_step`, `get_config` and its verbs. That of a model of
+    other data than images gives `event_shape`, and replaces `check_data` and
+    `images_from`.
 
     Args:
         image_shape: `(height, width, channels)`, 1 to 4 channels.
         seed: Integer or `None`, seed of all random numbers of the model.
+        event_shape: Shape of what is not an image; `image_shape` is then
+            `None`.
 
     Raises:
         ValueError: If `image_shape` or `seed` is not as above.
@@ -47,9 +52,11 @@ class GenerativeModel(keras.Model):
     allows_unlabelled = False  # whether a label may be -1
     log_prob_kind = None
 
-    def __init__(self, image_shape, *, seed=None, **kwargs):
+    def __init__(self, image_shape, *, seed=None, event_shape=None, **kwargs):
         super().__init__(**kwargs)
-        self.image_shape = inputs.check_image_shape(image_shape)
+        if event_shape is None:
+            event_shape = image_shape = inputs.check_image_shape(image_shape)
+        self.image_shape, self.event_shape = image_shape, event_shape
         if seed is not None:
             seed = inputs.check_seed(seed)
         self.seed = seed
@@ -102,11 +109,11 @@ class GenerativeModel(keras.Model):
         """
         self._check_scope()
         has_strategy = tf.distribute.has_strategy()
+        kernels = (
+            getattr(layer, "kernel", None) for layer in self._flatten_layers()
+        )
         convolutional = any(
-            isinstance(
-                layer, keras.layers.Conv2D | keras.layers.Conv2DTranspose
-            )
-            for layer in self._flatten_layers()
+            len(kernel.shape) == 4 for kernel in kernels if kernel is not None
         )
         if has_strategy and jit_compile is True:
             raise ValueError(
@@ -204,7 +211,7 @@ class GenerativeModel(keras.Model):
 
     def to_float(self, x):
         """Images as float32 in [0, 1]; integers are taken as 0 to 255."""
-        x = tf.ensure_shape(tf.convert_to_tensor(x), (None, *self.image_shape))
+        x = tf.ensure_shape(tf.convert_to_tensor(x), (None, *self.event_shape))
         if x.dtype.is_integer:
             return tf.cast(x, "float32") / 255.0
         return tf.cast(x, "float32")
@@ -412,15 +419,7 @@ class GenerativeModel(keras.Model):
 
     def _checked(self, x, y=None, *, batch_size=None, argument="x", **feeding_):
         """Data as one dataset, or the `ValueError` that says what to mend."""
-        inputs.check_data(
-            x,
-            y,
-            image_shape=self.image_shape,
-            num_classes=self.num_classes,
-            condition_dim=self.condition_dim,
-            allow_unlabelled=self.allows_unlabelled,
-            argument=argument,
-        )
+        self.check_data(x, y, argument=argument)
         if batch_size is not None:
             inputs.check_positive_integer(batch_size, "batch_size")
         training = "shuffle" in feeding_
@@ -440,6 +439,17 @@ class GenerativeModel(keras.Model):
             drop_remainder=bool(training and several),
             position=self._position,
             **feeding_,
+        )
+
+    @property
+    def check_data(self):
+        """Function of `(x, y, argument)` that checks what `fit` is given."""
+        return functools.partial(
+            inputs.check_data,
+            image_shape=self.image_shape,
+            num_classes=self.num_classes,
+            condition_dim=self.condition_dim,
+            allow_unlabelled=self.allows_unlabelled,
         )
 
     def _position(self):
@@ -595,11 +605,16 @@ class GenerativeModel(keras.Model):
         with files.replacing(filepath) as part:
             super().save(part, **kwargs)
 
+    @property
+    def condition_shape(self):
+        """Shape of one condition of a model with `condition_dim`."""
+        return (self.condition_dim,)
+
     def endpoints(self):
         """The verbs of a SavedModel: `{name: (function, signature)}`."""
         spec = tf.TensorSpec
         arguments = {
-            "x": spec((None, *self.image_shape), "float32", name="x"),
+            "x": spec((None, *self.event_shape), "float32", name="x"),
             "num_samples": spec((), "int32", name="num_samples"),
             "seed": spec((), "int64", name="seed"),
         }
@@ -607,7 +622,7 @@ class GenerativeModel(keras.Model):
             arguments["condition"] = spec((None,), "int64", name="condition")
         elif self.condition_dim:
             arguments["condition"] = spec(
-                (None, self.condition_dim), "float32", name="condition"
+                (None, *self.condition_shape), "float32", name="condition"
             )
         if hasattr(self, "decode"):
             width = getattr(self, "z_dim", None) or self.latent_dim

@@ -6,6 +6,7 @@ generated images.
 
 import math
 import numbers
+import warnings
 
 import keras
 import tensorflow as tf
@@ -23,8 +24,15 @@ class _Serializable:
         return cls(**config)
 
 
+class _Adversarial(_Serializable):
+    """A loss whose discriminator decides at the logit 0."""
+
+    def boundary(self, real_logits, fake_logits):
+        return 0.0
+
+
 @keras.saving.register_keras_serializable(package="keras_gen")
-class Minimax(_Serializable):
+class Minimax(_Adversarial):
     """Loss of the minimax game, whose value the generator lowers.
 
     `d_loss = mean(softplus(-d_r)) + mean(softplus(d_f))` and
@@ -120,7 +128,7 @@ class NonSaturating(Minimax):
 
 
 @keras.saving.register_keras_serializable(package="keras_gen")
-class LeastSquares(_Serializable):
+class LeastSquares(_Adversarial):
     """Least squares on the raw outputs of the discriminator (LSGAN).
 
     `d_loss = mean((d_r - 1)**2) / 2 + mean(d_f**2) / 2` and
@@ -154,9 +162,12 @@ class LeastSquares(_Serializable):
         fake_logits = _float32(fake_logits)
         return ops.mean(ops.square(fake_logits - 1)) / 2
 
+    def boundary(self, real_logits, fake_logits):
+        return 0.5
+
 
 @keras.saving.register_keras_serializable(package="keras_gen")
-class Wasserstein(_Serializable):
+class Wasserstein(_Adversarial):
     """Distance that a Lipschitz critic sees between the two distributions.
 
     `d_loss = mean(d_f) - mean(d_r)` and `g_loss = -mean(d_f)`. Over critics
@@ -187,6 +198,9 @@ class Wasserstein(_Serializable):
     def generator(self, real_logits, fake_logits):
         fake_logits = _float32(fake_logits)
         return -ops.mean(fake_logits)
+
+    def boundary(self, real_logits, fake_logits):
+        return _midpoint(real_logits, fake_logits)
 
 
 @keras.saving.register_keras_serializable(package="keras_gen")
@@ -219,9 +233,12 @@ class Hinge(Wasserstein):
             ops.relu(1 + fake_logits)
         )
 
+    def boundary(self, real_logits, fake_logits):
+        return 0.0
+
 
 @keras.saving.register_keras_serializable(package="keras_gen")
-class RelativisticAverage(_Serializable):
+class RelativisticAverage(_Adversarial):
     """Are real images more real than the average generated one?
 
     `d_loss = mean(softplus(-(d_r - mean(d_f)))) + mean(softplus(d_f -
@@ -255,6 +272,51 @@ class RelativisticAverage(_Serializable):
 
     def generator(self, real_logits, fake_logits):
         return self.discriminator(fake_logits, real_logits)
+
+    def boundary(self, real_logits, fake_logits):
+        return _midpoint(real_logits, fake_logits)
+
+
+@keras.saving.register_keras_serializable(package="keras_gen")
+class FeatureMatching(NonSaturating):
+    """The minimax discriminator, whose features a generator is to match.
+
+    `d_loss = mean(softplus(-d_r)) + mean(softplus(d_f))` and
+    `g_loss = sum((mean(f_r) - mean(f_f))**2)`, where `f_r` and `f_f` are what
+    the discriminator's last layer takes of real and of generated images, and
+    their means are over the batches of all replicas. The generator aims at
+    statistics of the data instead of at single logits.
+
+    Args:
+        label_smoothing: Float in [0, 1). Real images are labelled
+            `1 - label_smoothing`, generated ones 0.
+
+    Call arguments:
+        real_logits: Float tensor `(batch, 1)`, `d_r`.
+        fake_logits: Float tensor `(batch, 1)`, `d_f`.
+        real_features: Float tensor `(batch, ...)`, `f_r`.
+        fake_features: Float tensor `(batch, ...)`, `f_f`.
+
+    Returns:
+        `discriminator(real_logits, fake_logits)`, in nats, and
+        `generator(real_features, fake_features)`: float32 scalars.
+
+    Raises:
+        ValueError: If `label_smoothing` is outside [0, 1).
+
+    Example:
+
+    >>> FeatureMatching().generator(ops.ones((8, 3)), ops.zeros((8, 3)))  # 3
+
+    Reference:
+        - [Improved Techniques for Training GANs](
+          https://arxiv.org/abs/1606.03498)
+    """
+
+    def generator(self, real_features, fake_features):
+        real_features = _global_mean(_float32(real_features), axis=0)
+        fake_features = _global_mean(_float32(fake_features), axis=0)
+        return ops.sum(ops.square(real_features - fake_features))
 
 
 @keras.saving.register_keras_serializable(package="keras_gen")
@@ -444,6 +506,7 @@ _LOSSES = {
     "wasserstein": Wasserstein,
     "hinge": Hinge,
     "relativistic": RelativisticAverage,
+    "feature_matching": FeatureMatching,
 }
 
 
@@ -452,17 +515,19 @@ def get(identifier, label_smoothing=0.0):
 
     Args:
         identifier: `"non_saturating"`, `"minimax"`, `"least_squares"`,
-            `"wasserstein"`, `"hinge"` or `"relativistic"`; or an object with
-            the methods `discriminator(real_logits, fake_logits)` and
+            `"wasserstein"`, `"hinge"`, `"relativistic"` or
+            `"feature_matching"`; or an object with the methods
+            `discriminator(real_logits, fake_logits)` and
             `generator(real_logits, fake_logits)`; or the configuration that
             `keras.saving.serialize_keras_object` makes of one.
-        label_smoothing: Float in [0, 1), for `"non_saturating"` and
-            `"minimax"` only.
+        label_smoothing: Float in [0, 1), for `"non_saturating"`,
+            `"minimax"` and `"feature_matching"` only.
 
     Returns:
-        An object with these two methods. Of those here only
-        `RelativisticAverage.generator` looks at `real_logits`; the others
-        take `None` there.
+        An object with these two methods. Of those here
+        `RelativisticAverage.generator` looks at `real_logits`,
+        `FeatureMatching.generator` takes features instead of logits, and the
+        others take `None` for `real_logits`.
 
     Raises:
         ValueError: If `identifier` is none of these, or the loss it stands
@@ -492,7 +557,7 @@ def get(identifier, label_smoothing=0.0):
     if not isinstance(identifier, str) or not isinstance(loss, Minimax):
         raise ValueError(
             f"`label_smoothing={label_smoothing}` needs a loss with labels: "
-            "`loss` must be 'non_saturating' or 'minimax'. Got "
+            "'non_saturating', 'minimax' or 'feature_matching'. Got "
             f"{identifier!r}; an object has its own argument "
             "`label_smoothing`, as in `losses.NonSaturating(0.1)`."
         )
@@ -536,6 +601,81 @@ def get_penalty(identifier):
     return penalty
 
 
+def check_penalty(penalty, discriminator):
+    """Warns of a gradient penalty where logits depend on the whole batch.
+
+    Args:
+        penalty: What `get_penalty` gives.
+        discriminator: The `keras.Model` that it is to act on.
+
+    Warns:
+        UserWarning: If `discriminator` has batch normalization and `penalty`
+            is one of `GradientPenalty`, `R1` and `R2`.
+    """
+    if isinstance(penalty, GradientPenalty | R1) and any(
+        isinstance(layer, keras.layers.BatchNormalization)
+        for layer in discriminator._flatten_layers()
+    ):
+        warnings.warn(
+            "`discriminator` has batch normalization, under which the gradient "
+            "penalty of an image depends on the whole batch. Use "
+            "`networks.dcgan_discriminator(..., batch_normalization=False)`.",
+            stacklevel=3,
+        )
+
+
+def accuracies(loss, real_logits, fake_logits):
+    """How often the discriminator is right, on real and on generated images.
+
+    An image is taken for real if its logit is above `loss.boundary(
+    real_logits, fake_logits)`: 0 for losses with labels and for `Hinge`, 0.5
+    for `LeastSquares`, and where logits mean nothing but by comparison
+    (`Wasserstein`, `RelativisticAverage`) half-way between the two means.
+
+    Args:
+        loss: One of the losses here, or another object, whose boundary is 0
+            unless it has such a method.
+        real_logits: Float tensor `(batch, 1)`.
+        fake_logits: Float tensor `(batch, 1)`.
+
+    Returns:
+        Two float32 scalars in [0, 1].
+
+    Example:
+
+    >>> accuracies(Hinge(), ops.ones((8, 1)), ops.ones((8, 1)))  # 1 and 0
+    """
+    boundary = 0.0
+    if hasattr(loss, "boundary"):
+        boundary = loss.boundary(real_logits, fake_logits)
+    return (
+        ops.mean(_float32(real_logits > boundary)),
+        ops.mean(_float32(fake_logits <= boundary)),
+    )
+
+
+def diversity(real, fake):
+    """How much generated images differ, compared with real ones.
+
+    `sqrt(variance(fake) / variance(real))`, the variance of a pixel over the
+    batches of all replicas, summed over the pixels. It is the ratio of the
+    root mean square distances between two images. Near 0 a generator has
+    collapsed; one that is not trained yet may well be near 1.
+
+    Args:
+        real: Images `(batch, *image_shape)`.
+        fake: Images `(batch, *image_shape)`, in the same range.
+
+    Returns:
+        Float32 scalar; 0 if all real images are the same.
+    """
+    spread = []
+    for images in (_float32(fake), _float32(real)):
+        deviation = images - _global_mean(images, axis=0)
+        spread.append(ops.sum(_global_mean(ops.square(deviation), axis=0)))
+    return ops.sqrt(tf.math.divide_no_nan(*spread))
+
+
 def _float32(tensor):
     return ops.cast(tensor, "float32")
 
@@ -549,14 +689,19 @@ def _positive(name, value):
     return float(value)
 
 
-def _global_mean(logits):
+def _global_mean(tensor, axis=None):
     """Mean over the batches of all replicas, whose sizes are equal."""
-    mean = ops.mean(logits)
+    mean = ops.mean(tensor, axis=axis)
     replica = tf.distribute.get_replica_context()
     if replica is not None and replica.num_replicas_in_sync > 1:
         # Differentiable: each replica gets the mean of all gradients.
         mean = replica.all_reduce(tf.distribute.ReduceOp.MEAN, mean)
     return mean
+
+
+def _midpoint(real_logits, fake_logits):
+    real_mean = _global_mean(_float32(real_logits))
+    return (real_mean + _global_mean(_float32(fake_logits))) / 2
 
 
 def _squared_slope(discriminator, x):

@@ -5,7 +5,11 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_gen.distributions import DiscretizedLogistic, bits_per_dim
+from keras_gen.distributions import (
+    DiscretizedLogistic,
+    DiscretizedLogisticMixture,
+    bits_per_dim,
+)
 
 tfd = tfp.distributions
 
@@ -165,3 +169,114 @@ def test_log_prob_of_an_image_is_the_sum_over_its_pixels():
 def test_scale_is_checked_on_request():
     with pytest.raises(tf.errors.InvalidArgumentError, match="`scale`"):
         DiscretizedLogistic(0.5, -1.0, validate_args=True)
+
+
+def mixture(num_channels, num_components, coupled=True, seed=0):
+    """A mixture of logistics with parameters at random, of batch shape (2,)."""
+    rng = np.random.default_rng(seed)
+    num_pairs = num_channels * (num_channels - 1) // 2
+    shape = (2, num_channels, num_components)
+    return DiscretizedLogisticMixture(
+        rng.normal(size=(2, num_components)),
+        rng.uniform(-0.2, 1.2, shape),
+        np.exp(rng.uniform(-4, -1, shape)),
+        rng.uniform(-1, 1, (2, num_pairs, num_components)) if coupled else None,
+    )
+
+
+def all_pairs_of_levels():
+    return np.stack(np.meshgrid(LEVELS, LEVELS, indexing="ij"), axis=-1)
+
+
+def test_mixture_probabilities_of_all_pixels_sum_to_one():
+    grey = mixture(1, 3, coupled=False)
+    p = np.exp(grey.log_prob(LEVELS[:, np.newaxis, np.newaxis]))
+    np.testing.assert_allclose(p.sum(axis=0), 1, atol=1e-5)
+    pairs = all_pairs_of_levels().reshape(-1, 1, 2)
+    p = np.exp(np.asarray(mixture(2, 2).log_prob(pairs), "float64"))
+    np.testing.assert_allclose(p.sum(axis=0), 1, atol=1e-4)
+
+
+def test_mixture_log_prob_is_the_formula_of_pixel_cnn():
+    """By other code: on [-1, 1], in double precision, pair by pair."""
+    distribution = mixture(3, 2)
+    x = np.random.default_rng(1).integers(0, 256, (50, 1, 3)) / 255
+    y = 2 * x[..., np.newaxis] - 1
+    logits, loc, scale, slopes = (
+        np.asarray(v, "float64")
+        for v in (
+            distribution.logits,
+            2 * distribution.loc - 1,
+            2 * distribution.scale,
+            distribution.coefficients,
+        )
+    )
+    loc = np.tile(loc, (50, 1, 1, 1))
+    loc[:, :, 1] += slopes[:, 0] * y[:, :, 0]
+    loc[:, :, 2] += slopes[:, 1] * y[:, :, 0] + slopes[:, 2] * y[:, :, 1]
+    upper, lower = (
+        1 / (1 + np.exp(-(y + side / 255 - loc) / scale)) for side in (1, -1)
+    )
+    upper, lower = np.where(y > 0.999, 1, upper), np.where(y < -0.999, 0, lower)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    p = np.sum(shares * np.prod(upper - lower, axis=-2), axis=-1)
+    likely = p > 1e-12
+    assert likely.sum() > 30
+    log_prob = np.asarray(distribution.log_prob(x))
+    np.testing.assert_allclose(log_prob[likely], np.log(p[likely]), rtol=1e-3)
+
+
+def test_mixture_conditionals_multiply_to_the_joint_distribution():
+    distribution = mixture(3, 2)
+    x = np.random.default_rng(1).integers(0, 256, (50, 2, 3)) / 255
+    of_channels = distribution.conditionals(x).log_prob(x)
+    np.testing.assert_allclose(
+        tf.reduce_sum(of_channels, axis=-1), distribution.log_prob(x), rtol=1e-4
+    )
+    # A later channel changes nothing.
+    other = x.copy()
+    other[..., 2] = 0.5
+    np.testing.assert_array_equal(
+        distribution.conditionals(other).mean(),
+        distribution.conditionals(x).mean(),
+    )
+
+
+def test_mixture_samples_follow_their_probabilities():
+    distribution, pairs = mixture(2, 2), all_pairs_of_levels()
+    samples = np.asarray(distribution.sample(20000, seed=(1, 2)))
+    assert samples.shape == (20000, 2, 2)
+    np.testing.assert_allclose(255 * samples, np.rint(255 * samples), atol=1e-4)
+    p = np.exp(distribution.log_prob(pairs.reshape(-1, 1, 2)))
+    pairs = pairs.reshape(-1, 2)
+    for i in range(2):
+        for function in (
+            lambda x: x[:, 0],
+            lambda x: x[:, 1],
+            lambda x: x[:, 0] * x[:, 1],
+            lambda x: x[:, 1] > x[:, 0],
+        ):
+            values = function(pairs)
+            mean = np.sum(p[:, i] * values)
+            deviation = np.sqrt(np.sum(p[:, i] * (values - mean) ** 2) / 20000)
+            found = function(samples[:, i]).mean()
+            assert abs(found - mean) < 4 * deviation + 1e-6
+
+
+def test_mixture_mean_is_that_of_the_levels_where_channels_do_not_couple():
+    distribution = mixture(1, 3, coupled=False)
+    p = np.exp(distribution.log_prob(LEVELS[:, np.newaxis, np.newaxis]))
+    wanted = np.sum(p * LEVELS[:, np.newaxis], axis=0)
+    np.testing.assert_allclose(distribution.mean()[:, 0], wanted, atol=1 / 510)
+    with pytest.raises(NotImplementedError, match="conditionals"):
+        mixture(2, 3).mean()
+
+
+def test_mixture_knows_its_shapes_and_wraps_into_images():
+    distribution = mixture(3, 2)
+    assert distribution.batch_shape == (2,) and distribution.event_shape == (3,)
+    images = tfd.Independent(distribution, 1)
+    assert images.event_shape == (2, 3)
+    assert images.sample(5, seed=(0, 1)).shape == (5, 2, 3)
+    uncoupled = mixture(3, 2, coupled=False)
+    assert uncoupled.sample(4, seed=(0, 1)).shape == (4, 2, 3)

@@ -15,9 +15,29 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 # What makes two steps of one epoch of the 1,500 training images.
 FLAGS = ["--dataset=digits", "--epochs=1", "--batch_size=750"]
-MORE_FLAGS = {"vae": ["--num_samples=2", "--hidden_dims=16"]}
-# evaluate.py trains nothing: tests/evaluation_test.py runs it.
-TRAINING = [path for path in EXAMPLES if path.stem != "evaluate"]
+MORE_FLAGS = {
+    "boltzmann": ["--hidden_dims=16", "--temperatures=50"],
+    "pixel_cnn": ["--num_filters=8", "--num_layers=2"],
+    "real_nvp": ["--num_couplings=1", "--hidden_dim=8", "--num_blocks=1"],
+    "vae": ["--num_samples=2", "--hidden_dims=16"],
+}
+# evaluate.py trains nothing: tests/evaluation_test.py runs it. Others have data
+# of their own: tests/models/wavenet_test.py, tests/text_to_emoji_test.py.
+ELSEWHERE = {"evaluate", "text_to_emoji", "toy_modes", "wavenet"}
+# What differs little from another one is left to the slow tests.
+SLOW = {
+    "bayes_rule",
+    "conditional_gan",
+    "pixel_rnn",
+    "progressive_gan",
+    "semi_supervised_gan",
+    "super_resolution",
+}
+TRAINING = [
+    pytest.param(path, marks=[pytest.mark.slow] * (path.stem in SLOW))
+    for path in EXAMPLES
+    if path.stem not in ELSEWHERE
+]
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)

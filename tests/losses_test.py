@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy.spatial.distance import jensenshannon
+from scipy.special import expit
+from scipy.stats import norm
 
 from keras_gen import losses
 
@@ -15,6 +17,7 @@ NAMES = {
     "wasserstein": losses.Wasserstein,
     "hinge": losses.Hinge,
     "relativistic": losses.RelativisticAverage,
+    "feature_matching": losses.FeatureMatching,
 }
 PENALTIES = [
     losses.GradientPenalty(5.0, target=750.0),
@@ -157,21 +160,71 @@ def test_critic_of_slope_one_measures_the_distance_of_two_points():
 
 
 def test_minimax_gradient_vanishes_on_rejected_images_but_no_other():
-    def norm(loss):
+    def size(loss):
         return float(
             np.abs(gradient(lambda f: loss.generator(None, f), [[-30.0]]))[0, 0]
         )
 
-    assert norm(losses.Minimax()) < 1e-12
-    assert norm(losses.NonSaturating()) == pytest.approx(1)
-    assert norm(losses.Hinge()) == pytest.approx(1)
+    assert size(losses.Minimax()) < 1e-12
+    assert size(losses.NonSaturating()) == pytest.approx(1)
+    assert size(losses.Hinge()) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("name", [x for x in NAMES if x != "relativistic"])
+@pytest.mark.parametrize(
+    "name", sorted({*NAMES} - {"relativistic", "feature_matching"})
+)
 def test_generator_loss_needs_no_real_logits(name):
     fake = logits(1)
     loss = losses.get(name)
     assert loss.generator(None, fake) == loss.generator(logits(0), fake)
+
+
+def test_gradients_of_a_generator_whose_image_looks_real_once_in_ten_thousand():
+    fake = [[math.log(1e-4 / (1 - 1e-4))]]  # D(G(z)) = 1e-4
+    for loss, slope in (
+        (losses.Minimax(), -1e-4),
+        (losses.NonSaturating(), -(1 - 1e-4)),
+    ):
+        got = gradient(lambda f, loss=loss: loss.generator(None, f), fake)
+        assert got[0, 0] == pytest.approx(slope, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["minimax", "least_squares"])
+def test_best_discriminator_of_two_gaussians_is_that_of_the_formula(name):
+    # Real N(1, 1), generated N(-1, 1): log p / q is 2 x.
+    quantiles = norm.ppf((np.arange(20_000) + 0.5) / 20_000)
+    best = {"minimax": lambda x: 2 * x, "least_squares": lambda x: expit(2 * x)}
+    loss = losses.get(name)
+
+    def slope(bend, shift):
+        """Of the loss, as the best logits are scaled and shifted."""
+
+        def d_loss(change):
+            real, fake = (
+                (1 + change[0]) * best[name](quantiles + mean) + change[1]
+                for mean in (1, -1)
+            )
+            return loss.discriminator(real[:, None], fake[:, None])
+
+        return gradient(d_loss, [bend, shift])
+
+    np.testing.assert_allclose(slope(0, 0), 0, atol=1e-3)
+    np.testing.assert_array_less(0.01, slope(0.1, 0.1))
+    np.testing.assert_array_less(slope(-0.1, -0.1), -0.01)
+
+
+def test_feature_matching_is_the_squared_distance_of_mean_features():
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(size=(2, 6, 3, 4)).astype("float32")
+    loss = losses.FeatureMatching()
+    expected = ((real.mean(axis=0) - fake.mean(axis=0)) ** 2).sum()
+    np.testing.assert_allclose(loss.generator(real, fake), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        loss.discriminator(logits(0), logits(1)),
+        losses.NonSaturating().discriminator(logits(0), logits(1)),
+    )
+    # Only means count, which a batch of other images may have as well.
+    assert loss.generator(real, real[::-1].copy()) < 1e-10
 
 
 def test_relativistic_loss_ignores_a_shift_of_all_logits():
@@ -246,6 +299,62 @@ def test_unknown_losses_are_refused_with_the_names_of_the_known(loss):
         losses.get(loss)
     assert all(name in str(error.value) for name in NAMES)
     assert len(str(error.value)) < 600
+
+
+# -- what the logs tell ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, shift",
+    [
+        ("minimax", 0),
+        ("hinge", 0),
+        ("feature_matching", 0),
+        ("least_squares", 0.5),
+        ("wasserstein", 100),
+        ("relativistic", -100),
+    ],
+)
+def test_accuracies_count_the_logits_on_the_right_side(name, shift):
+    real = np.array([3.0, 1.0, -2.0, 2.0])[:, None] + shift
+    fake = np.array([-3.0, 1.0, -2.0, -5.0, -1.0, -4.0])[:, None] + shift
+    if name in ("wasserstein", "relativistic"):
+        fake -= 1e-3  # their mean is -7/3, that of real ones 1
+        boundary = shift + (1 - 7 / 3) / 2
+    else:
+        boundary = shift
+    accuracies = losses.accuracies(losses.get(name), real, fake)
+    np.testing.assert_allclose(
+        accuracies, [np.mean(real > boundary), np.mean(fake <= boundary)]
+    )
+
+
+def test_boundary_of_other_losses_is_zero():
+    real, fake = np.array([[1.0], [-1.0]]), np.array([[-1.0], [-1.0]])
+    np.testing.assert_allclose(
+        losses.accuracies(object(), real, fake), [0.5, 1.0]
+    )
+
+
+def test_diversity_is_the_ratio_of_root_mean_square_distances():
+    rng = np.random.default_rng(0)
+    real = rng.normal(size=(7, 2, 3, 1)).astype("float32")
+    fake = rng.normal(4, 0.3, size=(9, 2, 3, 1)).astype("float32")
+
+    def distance(x):
+        apart = (x[:, None] - x[None]) ** 2
+        return np.sqrt(apart.sum(axis=(2, 3, 4)).mean())
+
+    np.testing.assert_allclose(
+        losses.diversity(real, fake), distance(fake) / distance(real), rtol=1e-5
+    )
+
+
+def test_diversity_of_a_collapsed_generator_is_zero():
+    real = np.random.default_rng(0).random((5, 2, 3, 1), "float32")
+    assert losses.diversity(real, np.repeat(real[:1], 5, axis=0)) < 1e-6
+    assert losses.diversity(np.repeat(real[:1], 5, axis=0), real) == 0
+    assert float(losses.diversity(real, real)) == pytest.approx(1)
 
 
 # -- penalties ---------------------------------------------------------------
@@ -456,6 +565,21 @@ def test_weights_targets_and_bounds_must_be_positive(value):
             make()
 
 
+def test_gradient_penalties_warn_of_batch_normalization():
+    dense, normalization = (
+        keras.layers.Dense(1),
+        keras.layers.BatchNormalization(),
+    )
+    plain = keras.Sequential([keras.Input((2,)), dense])
+    normalized = keras.Sequential([keras.Input((2,)), normalization, dense])
+    for penalty in PENALTIES[:3]:
+        losses.check_penalty(penalty, plain)
+        with pytest.warns(UserWarning, match="`discriminator` has batch norm"):
+            losses.check_penalty(penalty, normalized)
+    for penalty in (None, losses.WeightClipping()):
+        losses.check_penalty(penalty, normalized)
+
+
 # -- replicas ----------------------------------------------------------------
 
 
@@ -493,6 +617,21 @@ def test_two_replicas_learn_what_one_device_would(two_replicas):
     for a, b in zip(one, two, strict=True):
         assert np.all(a)
         np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_two_replicas_log_what_one_device_would(two_replicas):
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(size=(2, 8, 2, 3, 1)).astype("float32")
+
+    def logs(real, fake, num_replicas=2):
+        values = [losses.diversity(real, fake)]
+        values += losses.accuracies(
+            losses.Wasserstein(), real[:, 0, 0] + 0.5, fake[:, 0, 0]
+        )
+        return [value / num_replicas for value in values]
+
+    two = on_each_replica(two_replicas, logs, real, fake)
+    np.testing.assert_allclose(two, logs(real, fake, 1), rtol=1e-5)
 
 
 def test_weight_clipping_keeps_the_copies_of_a_weight_equal(two_replicas):

@@ -320,9 +320,11 @@ def test_legacy_keras_is_seen(code):
 # Each part of the package may import what stands in its own line or above.
 LAYERS = [
     {"files", "randomness", "optimization", "execution", "inputs", "feeding"},
-    {"images", "latents", "datasets"},
-    {"distributions", "losses", "likelihood", "conditioning"},
-    {"pixel_likelihoods"},
+    {"images", "latents", "datasets", "audio", "waveforms"},
+    {"laplacian_pyramid", "latent_search", "linear_prediction", "growth"},
+    {"distributions", "losses", "likelihood", "conditioning", "staged_data"},
+    {"pixel_likelihoods", "unrolling"},
+    {"pixel_draws", "cached_sampling"},
     {"layers"},
     {"networks"},
     {"generative_model"},

@@ -1,9 +1,19 @@
 """Generator and discriminator by the guidelines of DCGAN."""
 
-from keras import Input, Sequential, initializers, layers
+from keras import Input, Model, initializers, layers
+
+from keras_gen.layers.conditional import ConditionalBatchNormalization
+from keras_gen.networks.conditional import conditional_discriminator
 
 
-def dcgan_generator(latent_dim, image_shape, filters=64, name="generator"):
+def dcgan_generator(
+    latent_dim,
+    image_shape,
+    filters=64,
+    name="generator",
+    condition_dim=None,
+    conditional_normalization=False,
+):
     """DCGAN generator: from latents to images by transposed convolutions.
 
     The latents are projected to the smallest maps, sides of 4 to 7 pixels,
@@ -20,10 +30,16 @@ def dcgan_generator(latent_dim, image_shape, filters=64, name="generator"):
             10, 12, 14; 16, 20, 24, 28; 32, 40, 48, 56; 64, 80, ...
         filters: Integer, maps at half the image's resolution.
         name: Name of the model.
+        condition_dim: Integer or `None`, width of a condition.
+        conditional_normalization: Boolean, whether the condition scales and
+            shifts in every normalization
+            (`layers.ConditionalBatchNormalization`), or stands beside the
+            latents.
 
     Returns:
         A built `keras.Model`, `(batch, latent_dim)` to images
         `(batch, *image_shape)` in [-1, 1], float32 under every dtype policy.
+        With `condition_dim` its input is `[z, condition]`.
 
     Raises:
         ValueError: If halving cannot reach such an `image_shape`.
@@ -36,53 +52,53 @@ def dcgan_generator(latent_dim, image_shape, filters=64, name="generator"):
         - [Unsupervised Representation Learning with Deep Convolutional
           Generative Adversarial Networks](https://arxiv.org/abs/1511.06434)
     """
-    halvings = _num_halvings(image_shape)
+    halvings = num_halvings(image_shape)
     height, width, channels = image_shape
     base_height, base_width = height >> halvings, width >> halvings
     maps = _num_maps(filters, halvings - 1)
-    hidden = [
-        layers.Dense(
-            base_height * base_width * maps,
+    z, inputs = Input((latent_dim,)), None
+    h, condition = z, None
+    if condition_dim is not None:
+        condition = Input((condition_dim,), name="condition")
+        inputs = [z, condition]
+        if not conditional_normalization:
+            h, condition = layers.Concatenate()(inputs), None
+    h = layers.Dense(
+        base_height * base_width * maps,
+        use_bias=False,
+        kernel_initializer=_normal(),
+    )(h)
+    h = layers.Reshape((base_height, base_width, maps))(h)
+    h = layers.ReLU()(_normalized(h, condition))
+    for level in reversed(range(halvings - 1)):
+        h = layers.Conv2DTranspose(
+            _num_maps(filters, level),
+            4,
+            strides=2,
+            padding="same",
             use_bias=False,
             kernel_initializer=_normal(),
-        ),
-        layers.Reshape((base_height, base_width, maps)),
-        _batch_normalization(),
-        layers.ReLU(),
-    ]
-    for level in reversed(range(halvings - 1)):
-        hidden += [
-            layers.Conv2DTranspose(
-                _num_maps(filters, level),
-                4,
-                strides=2,
-                padding="same",
-                use_bias=False,
-                kernel_initializer=_normal(),
-            ),
-            _batch_normalization(),
-            layers.ReLU(),
-        ]
-    return Sequential(
-        [
-            Input((latent_dim,)),
-            *hidden,
-            layers.Conv2DTranspose(
-                channels,
-                4,
-                strides=2,
-                padding="same",
-                activation="tanh",
-                kernel_initializer=_normal(),
-                dtype="float32",
-            ),
-        ],
-        name=name,
-    )
+        )(h)
+        h = layers.ReLU()(_normalized(h, condition))
+    x = layers.Conv2DTranspose(
+        channels,
+        4,
+        strides=2,
+        padding="same",
+        activation="tanh",
+        kernel_initializer=_normal(),
+        dtype="float32",
+    )(h)
+    return Model(inputs or z, x, name=name)
 
 
 def dcgan_discriminator(
-    image_shape, filters=64, batch_normalization=True, name="discriminator"
+    image_shape,
+    filters=64,
+    batch_normalization=True,
+    name="discriminator",
+    condition_dim=None,
+    conditioning="projection",
 ):
     """DCGAN discriminator: strided convolutions, then one logit.
 
@@ -99,10 +115,14 @@ def dcgan_discriminator(
         batch_normalization: Boolean. Set it to `False` with a gradient
             penalty, which needs logits that depend on one image each.
         name: Name of the model.
+        condition_dim: Integer or `None`, width of a condition.
+        conditioning: `"projection"`, `"concat"` or `"auxiliary"`, see
+            `conditional_discriminator`.
 
     Returns:
         A built `keras.Model`, `(batch, *image_shape)` in [-1, 1] to logits
-        `(batch, 1)`, float32 under every dtype policy.
+        `(batch, 1)`, float32 under every dtype policy; with `condition_dim`
+        see `conditional_discriminator`.
 
     Raises:
         ValueError: If halving cannot reach such an `image_shape`.
@@ -115,43 +135,45 @@ def dcgan_discriminator(
         - [Unsupervised Representation Learning with Deep Convolutional
           Generative Adversarial Networks](https://arxiv.org/abs/1511.06434)
     """
-    hidden = []
-    for level in range(_num_halvings(image_shape)):
+    x = h = Input(image_shape)
+    for level in range(num_halvings(image_shape)):
         normalized = batch_normalization and level > 0
-        hidden.append(
-            layers.Conv2D(
-                _num_maps(filters, level),
-                4,
-                strides=2,
-                padding="same",
-                use_bias=not normalized,
-                kernel_initializer=_normal(),
-            )
-        )
+        h = layers.Conv2D(
+            _num_maps(filters, level),
+            4,
+            strides=2,
+            padding="same",
+            use_bias=not normalized,
+            kernel_initializer=_normal(),
+        )(h)
         if normalized:
-            hidden.append(_batch_normalization())
-        hidden.append(layers.LeakyReLU(0.2))
-    return Sequential(
-        [
-            Input(image_shape),
-            *hidden,
-            layers.Flatten(),
-            layers.Dense(1, kernel_initializer=_normal(), dtype="float32"),
-        ],
-        name=name,
-    )
+            h = _normalized(h)
+        h = layers.LeakyReLU(0.2)(h)
+    if condition_dim is not None:
+        return conditional_discriminator(
+            Model(x, h),
+            condition_dim,
+            conditioning,
+            kernel_initializer=_normal(),
+            name=name,
+        )
+    logit = layers.Dense(1, kernel_initializer=_normal(), dtype="float32")
+    return Model(x, logit(layers.Flatten()(h)), name=name)
 
 
 def _normal():
     return initializers.RandomNormal(stddev=0.02)
 
 
-def _batch_normalization():
-    # Synchronized, so that two replicas normalize as one device would. The
-    # momentum is the paper's code's: statistics must follow a moving target.
+def _normalized(h, condition=None):
+    # The momentum is the paper's code's: statistics must follow a moving
+    # target. Both are synchronized, so that two replicas normalize as one
+    # device would.
+    if condition is not None:
+        return ConditionalBatchNormalization(momentum=0.9)([h, condition])
     return layers.BatchNormalization(
         momentum=0.9, epsilon=1e-5, synchronized=True
-    )
+    )(h)
 
 
 def _num_maps(filters, level):
@@ -159,8 +181,12 @@ def _num_maps(filters, level):
     return filters * min(2**level, 8)
 
 
-def _num_halvings(image_shape):
-    """How many halvings bring the shorter side to 4..7 pixels."""
+def num_halvings(image_shape):
+    """How many halvings bring the shorter side to 4..7 pixels.
+
+    Raises:
+        ValueError: If both sides cannot be halved that often.
+    """
     if len(image_shape) != 3 or min(image_shape[:2]) < 8 or image_shape[2] < 1:
         raise ValueError(
             "`image_shape` must be (height, width, channels) with sides of at "

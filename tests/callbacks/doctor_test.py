@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_gen import VAE, datasets, networks
+from keras_gen import GAN, VAE, datasets, networks
 from keras_gen.callbacks.doctor import Doctor
 
 
@@ -60,6 +60,61 @@ def test_a_kl_that_still_moves_or_one_active_unit_is_not_told():
     assert told(kls(2.0, 2.0, 2.0, 2.0, 2.0, active_units=1.0)) == []
 
 
+def accuracies(real, fake):
+    return [
+        {"d_real_accuracy": one, "d_fake_accuracy": other}
+        for one, other in zip(real, fake, strict=True)
+    ]
+
+
+def test_a_discriminator_that_is_always_right_is_told_with_remedies():
+    ((epoch, message),) = told(accuracies([0.9, 1, 1, 1, 1], [1, 1, 1, 1, 1]))
+    assert epoch == 3
+    assert message.startswith("The discriminator wins: `d_real_accuracy`")
+    for remedy in ("gradient_penalty", "instance_noise", "d_steps", "rate"):
+        assert remedy in message
+    assert len(message) <= 600 and message.count(". ") == 0
+
+
+def test_a_discriminator_that_errs_now_and_then_is_not_told():
+    assert told(accuracies([1, 1, 0.98, 1, 1], [1] * 5)) == []
+    assert told(accuracies([1] * 5, [0.9] * 5)) == []
+
+
+def test_a_sure_critic_of_images_that_become_diverse_is_not_told():
+    logs = accuracies([1] * 5, [1] * 5)
+    for epoch, diversity in zip(
+        logs, (0.3, 0.33, 0.37, 0.42, 0.5), strict=True
+    ):
+        epoch["diversity"] = diversity
+    assert told(logs) == []
+
+
+def diversities(*values):
+    return [{"diversity": value} for value in values]
+
+
+def test_images_that_stay_alike_are_told_with_remedies():
+    ((epoch, message),) = told(diversities(0.3, 0.19, 0.1, 0.1, 0.1, 0.0))
+    assert epoch == 3
+    assert message.startswith("Mode collapse: `diversity`")
+    for remedy in ("g_optimizer", "packing", "MinibatchDiscrimination"):
+        assert remedy in message
+    assert len(message) <= 600 and message.count(". ") == 0
+
+
+def test_images_that_are_diverse_or_become_so_are_not_told():
+    assert told(diversities(0.21, 0.1, 0.1, 0.3, 0.1, 0.1, 0.3)) == []
+    assert told(diversities(0.02, 0.05, 0.08, 0.12, 0.17, 0.2)) == []
+
+
+def test_two_failures_are_two_warnings():
+    logs = {"diversity": 0.0, "d_real_accuracy": 1, "d_fake_accuracy": 1}
+    said = told([logs] * 6)
+    assert [epoch for epoch, _ in said] == [2, 2]
+    assert [message[:8] for _, message in said] == ["The disc", "Mode col"]
+
+
 def test_logs_of_other_models_and_none_are_passed_over():
     assert told([{"d_loss": 0.0}, None, {}, {"loss": 0.0}]) == []
 
@@ -100,3 +155,38 @@ def test_a_collapsed_vae_is_told_of_and_a_healthy_one_is_not(beta):
     active = np.sum(np.var(vae.encode(next(iter(train))), axis=0) > 0.01)
     assert collapsed == (beta > 1)
     assert (active == 0) == (beta > 1)
+
+
+@pytest.mark.parametrize(
+    "rates, failure",
+    [
+        ((3e-2, 3e-5), "The discriminator wins"),
+        ((1e-4, 1e-1), "Mode collapse"),
+        ((2e-4, 2e-4), None),
+    ],
+    ids=["discriminator", "generator", "healthy"],
+)
+def test_a_broken_gan_is_told_of_and_a_healthy_one_is_not(rates, failure):
+    pytest.importorskip("sklearn")
+    train = datasets.load("digits", "train", batch_size=100)
+    keras.utils.set_random_seed(0)
+    gan = GAN(
+        (8, 8, 1),
+        8,
+        generator=networks.mlp_generator(8, (8, 8, 1), (64,)),
+        discriminator=networks.mlp_discriminator((8, 8, 1), (64,)),
+        ema=None,
+        seed=0,
+    )
+    optimizers = [keras.optimizers.Adam(rate, beta_1=0.5) for rate in rates]
+    gan.compile(*optimizers, jit_compile=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        history = gan.fit(
+            train, epochs=6, verbose=0, callbacks=[Doctor()]
+        ).history
+    messages = [str(warning.message) for warning in caught]
+    failures = {m.split(":")[0] for m in messages if "train again" in m}
+    assert failure in failures if failure else not failures
+    alike = np.array(history["diversity"]) < 0.2
+    assert (alike.sum() >= 3) == (failure == "Mode collapse")

@@ -14,13 +14,24 @@ import pytest
 import tensorflow as tf
 
 from keras_gen import (
+    DBM,
     FVBN,
     GAN,
+    GSN,
     MADE,
     NADE,
+    NICE,
     PCA,
+    RBM,
     VAE,
     Autoencoder,
+    Glow,
+    GrowthSchedule,
+    LaplacianGAN,
+    PixelCNN,
+    PixelRNN,
+    ProgressiveGAN,
+    RealNVP,
     layers,
     networks,
 )
@@ -136,6 +147,48 @@ def small_dcgan():
     )
 
 
+def small_laplacian_gan():
+    coarse = (4, 4, 1)
+    return LaplacianGAN(
+        SHAPE,
+        3,
+        2,
+        generators=[
+            networks.laplacian_generator(SHAPE, 4),
+            networks.mlp_generator(3, coarse, (16,)),
+        ],
+        discriminators=[
+            networks.laplacian_discriminator(SHAPE, 4),
+            networks.mlp_discriminator(coarse, (16,)),
+        ],
+        seed=1,
+    )
+
+
+def small_progressive_gan():
+    # Groups are of one replica's images: none, for two replicas to be as one.
+    maps = {"fmap_base": 8, "fmap_max": 2}
+    judge = networks.progressive_discriminator(SHAPE, group_size=1, **maps)
+    return ProgressiveGAN(SHAPE, 3, discriminator=judge, seed=1, **maps)
+
+
+def small_dbm():
+    return DBM(
+        SHAPE,
+        (6, 5),
+        num_chains=8,
+        gibbs_steps=1,
+        mean_field_steps=3,
+        pretrain_steps=1,
+        seed=1,
+    )
+
+
+def small_pixel_rnn():
+    options = {"kind": "diagonal_bilstm", "likelihood": "bernoulli", "seed": 1}
+    return PixelRNN(SHAPE, 3, 1, **options)
+
+
 TWO = ("d_optimizer", "g_optimizer")
 WGAN_GP = {"loss": "wasserstein", "gradient_penalty": 10.0, "d_steps": 2}
 MODELS = {
@@ -148,10 +201,32 @@ MODELS = {
     "GAN": Case(small_gan, TWO),
     "GAN-wasserstein": Case(small_gan, TWO, WGAN_GP),
     "GAN-convolutional": Case(small_dcgan, TWO),
+    "LaplacianGAN-two_levels": Case(small_laplacian_gan, TWO),
+    # In one fade, where all weights learn.
+    "ProgressiveGAN-fading": Case(
+        small_progressive_gan,
+        TWO,
+        {"schedule": GrowthSchedule(1000, 0, batch_size=32)},
+    ),
     "NADE": Case(lambda: NADE(SHAPE, 8, seed=1)),
     "NADE-orders": Case(lambda: NADE(SHAPE, 8, num_orders=2, seed=1)),
     "NADE-made": Case(lambda: MADE(SHAPE, (8,), num_masks=2, seed=1)),
     "NADE-fvbn": Case(lambda: FVBN(SHAPE, seed=1)),
+    "PixelCNN-categorical": Case(lambda: PixelCNN(SHAPE, 4, 2, seed=1)),
+    "PixelRNN-diagonal": Case(small_pixel_rnn),
+    "NICE-additive": Case(lambda: NICE(SHAPE, 2, 8, num_layers=1, seed=1)),
+    "RealNVP-two_scales": Case(
+        lambda: RealNVP(SHAPE, 1, 2, hidden_dim=4, num_blocks=1, seed=1)
+    ),
+    "Glow-two_scales": Case(lambda: Glow(SHAPE, 1, 2, hidden_dim=4, seed=1)),
+    "RBM-binary": Case(lambda: RBM(SHAPE, 6, num_chains=8, seed=1)),
+    "RBM-gaussian": Case(
+        lambda: RBM(SHAPE, 6, likelihood="gaussian", num_chains=0, seed=1)
+    ),
+    "DBM-two_layers": Case(small_dbm),
+    "GSN-two_layers": Case(
+        lambda: GSN(SHAPE, (8, 4), walkback_steps=2, seed=1)
+    ),
     "PCA": Case(lambda: PCA(SHAPE, 3, seed=1), ()),
     "Autoencoder": Case(small_autoencoder),
     "Autoencoder-linear": Case(lambda: shallow_autoencoder(linear=True)),

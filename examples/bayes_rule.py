@@ -1,0 +1,75 @@
+"""Draws images of a class from a VAE and a classifier that do not know it.
+
+python examples/bayes_rule.py --dataset=fashion_mnist --epochs=20
+"""
+
+import time
+
+import keras
+import numpy as np
+from absl import app, flags
+from keras import layers
+
+from keras_gen import VAE, datasets, images
+from keras_gen.models.bayes_conditional import BayesConditional
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("dataset", "mnist_5k", "See datasets.load.")
+flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
+flags.DEFINE_string("output_dir", "run/bayes_rule", "For all results.")
+flags.DEFINE_integer("latent_dim", 16, "Latents of the VAE.")
+flags.DEFINE_integer("num_steps", 100, "Steps of each chain.")
+flags.DEFINE_integer("epochs", 20, "Of the VAE, and of each classifier.")
+flags.DEFINE_integer("batch_size", 128, "Images per step.")
+flags.DEFINE_integer("seed", 0, "Of weights, data order and chains.")
+
+
+def load(split):
+    files = {"data_dir": FLAGS.data_dir, "batch_size": FLAGS.batch_size}
+    return datasets.load(FLAGS.dataset, split, labels=True, **files)
+
+
+def classifier(shape, num_classes):
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            layers.Conv2D(32, 3, 2, "same", activation="relu"),
+            layers.Conv2D(64, 3, 2, "same", activation="relu"),
+            layers.Flatten(),
+            layers.Dense(num_classes, dtype="float32"),
+        ]
+    )
+
+
+def main(_):
+    keras.utils.set_random_seed(FLAGS.seed)
+    train, test, folder = load("train"), load("test"), FLAGS.output_dir
+    shape = datasets.image_shape(train)
+    num_classes = 1 + max(int(np.max(y)) for _, y in train)
+    began = time.time()
+    vae = VAE(shape, FLAGS.latent_dim, seed=FLAGS.seed)
+    vae.compile(keras.optimizers.Adam(1e-3))
+    vae.fit(train, validation_data=test, epochs=FLAGS.epochs)
+    networks = [classifier(shape, num_classes) for _ in range(2)]
+    bayes, judge = (
+        BayesConditional(vae, network, from_logits=True, seed=FLAGS.seed)
+        for network in networks
+    )
+    for one in (bayes, judge):
+        one.compile(keras.optimizers.Adam(1e-3))
+        one.fit(train, validation_data=test, epochs=FLAGS.epochs)
+    print(f"trained for {time.time() - began:.0f} s")
+    y = np.arange(64) % num_classes
+    x = bayes.sample(64, condition=y, num_steps=FLAGS.num_steps, seed=0)
+    images.save_grid(x, f"{folder}/samples.png")
+    agreed = np.mean(np.argmax(judge.classify(x), axis=1) == y)
+    print(f"another classifier agrees on {agreed:.0%}")
+    print("chains of class 0:", bayes.diagnose(0, num_results=100))
+    print("share of each class:", np.round(bayes.adapt(2000), 3))
+    bayes.save(f"{folder}/bayes_rule.keras")
+    bayes.export(f"{folder}/serving")
+    print(f"samples: {folder}/samples.png, SavedModel: {folder}/serving")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,69 @@
+"""Trains a GAN on every level of a Laplacian pyramid, and samples the chain.
+
+python examples/laplacian_gan.py --dataset=fashion_mnist --epochs=6
+"""
+
+import os
+import time
+
+import keras
+from absl import app, flags
+
+from keras_gen import callbacks, datasets, losses
+from keras_gen.models.laplacian_gan import LaplacianGAN
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("dataset", "mnist_5k", "See datasets.load.")
+flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
+flags.DEFINE_string("output_dir", "run/laplacian_gan", "For all results.")
+flags.DEFINE_integer("image_size", None, "Resize images to this.")
+flags.DEFINE_integer("num_levels", 3, "28, 14 and 7 pixels, for example.")
+flags.DEFINE_integer("num_classes", None, "If conditional on the labels.")
+flags.DEFINE_integer("latent_dim", 64, "Width of the coarsest level's z.")
+flags.DEFINE_string("loss", "non_saturating", "See LaplacianGAN.compile.")
+flags.DEFINE_float("r1", 0.5, "Weight of the R1 penalty.")
+flags.DEFINE_bool("together", True, "Or one level after the other.")
+flags.DEFINE_integer("epochs", 20, "Passes over the training data.")
+flags.DEFINE_integer("batch_size", 64, "Images per step.")
+flags.DEFINE_float("learning_rate", 2e-4, "Of both Adams.")
+flags.DEFINE_integer("seed", 0, "Of weights, data order and noise.")
+
+
+def main(_):
+    keras.utils.set_random_seed(FLAGS.seed)
+    train = datasets.load(
+        FLAGS.dataset,
+        "train",
+        image_size=FLAGS.image_size,
+        labels=bool(FLAGS.num_classes),
+        batch_size=FLAGS.batch_size,
+        shuffle_seed=FLAGS.seed,
+        data_dir=FLAGS.data_dir,
+    )
+    gan = LaplacianGAN(
+        datasets.image_shape(train),
+        FLAGS.latent_dim,
+        FLAGS.num_levels,
+        num_classes=FLAGS.num_classes,
+        seed=FLAGS.seed,
+    )
+    every = list(range(FLAGS.num_levels))
+    folder, began = FLAGS.output_dir, time.time()
+    for levels in [every] if FLAGS.together else [[k] for k in every[::-1]]:
+        gan.compile(
+            d_optimizer=keras.optimizers.Adam(FLAGS.learning_rate, beta_1=0.5),
+            g_optimizer=keras.optimizers.Adam(FLAGS.learning_rate, beta_1=0.5),
+            loss=FLAGS.loss,
+            gradient_penalty=losses.R1(FLAGS.r1) if FLAGS.r1 else None,
+            levels=levels,
+        )
+        grid = callbacks.SampleGrid(folder)
+        gan.fit(train, epochs=FLAGS.epochs, callbacks=[grid])
+    print(f"trained for {time.time() - began:.0f} s")
+    gan.save(os.path.join(folder, "laplacian_gan.keras"))
+    gan.export(os.path.join(folder, "serving"))
+    print(f"samples: {folder}/samples.png, SavedModel: {folder}/serving")
+
+
+if __name__ == "__main__":
+    app.run(main)

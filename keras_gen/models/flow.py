@@ -1,0 +1,351 @@
+"""What the flows share: an exact density of points, and verbs of images."""
+
+import math
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+from keras import saving
+
+from keras_gen import distributions, inputs
+from keras_gen.generative_model import GenerativeModel
+from keras_gen.layers.dequantization import (
+    UniformDequantization,
+    VariationalDequantization,
+)
+from keras_gen.networks.coupling import coupling_resnet
+
+tfd = tfp.distributions
+
+
+class Flow(GenerativeModel):
+    """What `NICE`, `RealNVP` and `Glow` share: `z = transform(points of x)`.
+
+    The density of a point v of `[0, 1]**D` is exact,
+
+        log p(v) = log p(z) + log_det(transform) + log_det(logit),
+
+    with independent, identical `marginal`s of z. An 8-bit image becomes points
+    by `dequantization`, and has
+
+        log P(x) >= E[log p(v) - log q(v given x)], v drawn from q,
+
+    whose negative is the `loss` that training minimizes, in nats per image;
+    it also logs `bits_per_dim`. `log_prob_kind` is then `"lower_bound"`.
+    Without dequantization images are points themselves, `log_prob` is their
+    exact log-density, which may be positive, and no `bits_per_dim` are logged.
+
+    The logit maps points to all of R: `logit(margin + (1 - 2 margin) v)`, with
+    a margin of 0.05 under dequantization, as published, and else of 1e-6, so
+    that the density has its mass on `[0, 1]**D`. Without it, `v - 0.5` is what
+    the transform is given.
+
+    Args:
+        image_shape: `(height, width, channels)`.
+        transform: Invertible layer, from images to what z is when flat.
+        dequantization: `"uniform"` noise, `"variational"` (its distribution
+            is learned), a layer of `layers.dequantization`, or `None`, if
+            images are not of 256 levels but continuous.
+        logit: Boolean, whether the logit of points is taken.
+        network: The function that made the networks of couplings, or `None`
+            if it is the default.
+        seed: Integer or `None`, seed of noise and samples.
+    """
+
+    marginal = tfd.Normal
+
+    def __init__(
+        self,
+        image_shape,
+        transform,
+        *,
+        dequantization,
+        logit,
+        network,
+        seed,
+        **kwargs,
+    ):
+        super().__init__(image_shape, seed=seed, **kwargs)
+        self.latent_dim = math.prod(self.image_shape)
+        self.transform = transform
+        self.transform.build((None, *self.image_shape))
+        self.dequantization = _dequantization(dequantization, self.image_shape)
+        self._dequantization_argument = dequantization
+        self._network_argument = network
+        self.logit = bool(logit)
+        self.add_metrics("loss")
+        if self.dequantization is None:
+            self.log_prob_kind, self._margin = "exact", 1e-6
+        else:
+            self.log_prob_kind, self._margin = "lower_bound", 0.05
+            self.add_metrics("bits_per_dim")
+        self.built = True
+
+    @property
+    def prior(self):
+        """p(z): a `tfd.Distribution` over `(latent_dim,)`."""
+        loc = tf.zeros(self.latent_dim)
+        return tfd.Independent(self.marginal(loc, 1.0), 1)
+
+    # From points of [0, 1] to R and back
+
+    def _to_reals(self, v):
+        """What the transform is given, and the log-determinant, `(batch,)`."""
+        if not self.logit:
+            return v - 0.5, tf.zeros(tf.shape(v)[:1])
+        p = self._margin + (1.0 - 2.0 * self._margin) * v
+        log_p, log_not_p = tf.math.log(p), tf.math.log1p(-p)
+        log_slope = math.log(1.0 - 2.0 * self._margin) - log_p - log_not_p
+        return log_p - log_not_p, tf.reduce_sum(log_slope, axis=[1, 2, 3])
+
+    def _from_reals(self, y):
+        if not self.logit:
+            return y + 0.5
+        return (tf.sigmoid(y) - self._margin) / (1.0 - 2.0 * self._margin)
+
+    # Training
+
+    def compile(self, optimizer=None, **kwargs):
+        """Configures training.
+
+        Args:
+            optimizer: Keras optimizer or its name. Defaults to
+                `Adam(1e-3)`.
+            **kwargs: `jit_compile`, `steps_per_execution` and `run_eagerly`,
+                see `GenerativeModel.compile`.
+        """
+        if optimizer is None:
+            optimizer = keras.optimizers.Adam(1e-3)
+        optimizer = self.prepare_optimizer(optimizer, self.trainable_weights)
+        super().compile(optimizer, **kwargs)
+
+    def train_step(self, data):
+        x, _ = self.unpack(data)
+        weights = self.trainable_weights
+        with tf.GradientTape() as tape:
+            log_prob = self._log_prob_of_draw(
+                x, self.uniform(tf.shape(x), training=True), training=True
+            )
+            regularization = tf.add_n(self.losses) if self.losses else 0.0
+            loss = regularization - tf.reduce_mean(log_prob)
+            scaled_loss = self.scale_loss(loss, self.optimizer)
+        gradients = tape.gradient(scaled_loss, weights)
+        self.apply_gradients(gradients, weights, self.optimizer)
+        return self._log_of(log_prob)
+
+    def test_step(self, data):
+        x, _ = self.unpack(data)
+        noise = self.uniform(tf.shape(x))
+        return self._log_of(self._log_prob_of_draw(x, noise))
+
+    def _log_of(self, log_prob):
+        logs = {"loss": -log_prob}
+        if self.dequantization is not None:
+            logs["bits_per_dim"] = distributions.bits_per_dim(
+                log_prob, self.image_shape
+            )
+        return self.log(**logs)
+
+    def _log_prob_of_draw(self, x, noise, training=False):
+        """`log p(v) - log q(v given x)` of one draw, `(batch,)` nats."""
+        v, log_q = x, 0.0
+        if self.dequantization is not None:
+            v, log_q = self.dequantization.draw(x, noise, training)
+        y, log_slope = self._to_reals(v)
+        z, log_det = self.transform.forward(y, training)
+        z = tf.reshape(z, (-1, self.latent_dim))
+        return self.prior.log_prob(z) + log_det + log_slope - log_q
+
+    def call(self, x, training=False):
+        return self._reconstruct(self.images_from(x))
+
+    # Verbs
+
+    def log_prob(self, x, *, num_samples=1, seed=None):
+        """Log-probability of 8-bit images by dequantization, nats.
+
+        `log(mean(p(v) / q(v given x)))` over `num_samples` draws of the points
+        v. The mean is unbiased for the probability of the 8-bit image, and its
+        logarithm too low on average, by the less the more draws there are.
+        Without dequantization it is the exact log-density of `x`, and draws
+        nothing.
+
+        Args:
+            x: Images `(batch, *image_shape)`, uint8 or float in [0, 1].
+            num_samples: Integer, draws of the points.
+            seed: Integer for the same points each time, or `None`.
+
+        Returns:
+            `(batch,)` float32.
+        """
+        if not tf.is_tensor(num_samples):
+            inputs.check_positive_integer(num_samples, "num_samples")
+        x, seed = self.images_from(x), self.verb_seed(seed)
+        return self.graph(self._log_prob, x, num_samples, seed)
+
+    def _log_prob(self, x, num_samples, seed):
+        if self.dequantization is None:
+            return self._log_prob_of_draw(x, None)
+
+        def add_draw(i, total):
+            noise = tf.random.stateless_uniform(
+                tf.shape(x),
+                tf.random.experimental.stateless_fold_in(seed, i),
+                alg="philox",
+            )
+            pair = tf.stack([total, self._log_prob_of_draw(x, noise)])
+            return i + 1, tf.reduce_logsumexp(pair, axis=0)
+
+        _, total = tf.while_loop(
+            lambda i, _: i < num_samples,
+            add_draw,
+            (0, tf.fill(tf.shape(x)[:1], -math.inf)),
+        )
+        return total - tf.math.log(tf.cast(num_samples, "float32"))
+
+    def sample(self, num_samples, *, temperature=1.0, seed=None):
+        """Draws images.
+
+        Args:
+            num_samples: Integer, how many.
+            temperature: Number, factor of the latents: below 1, images are
+                nearer to the most likely ones and less diverse; at 0 all are
+                the image of z = 0.
+            seed: Integer for the same images each time, or `None`.
+
+        Returns:
+            `(num_samples, *image_shape)` float32 in [0, 1], under
+            dequantization of 256 levels.
+        """
+        if not tf.is_tensor(num_samples):
+            inputs.check_positive_integer(num_samples, "num_samples")
+        if not tf.is_tensor(temperature):
+            temperature = inputs.check_number(
+                temperature, "temperature", minimum=0
+            )
+        return self.graph(
+            self._sample, num_samples, self.verb_seed(seed), temperature
+        )
+
+    def _sample(self, num_samples, seed, temperature):
+        z = temperature * self.prior.sample(num_samples, seed=seed)
+        x = self._decode(z)
+        return x if self.dequantization is None else tf.round(255.0 * x) / 255.0
+
+    def encode(self, x):
+        """Latents of images, `(batch, latent_dim)` float32.
+
+        Those of coarse scales come first. Under dequantization, of the points
+        in the middle of the levels, so that nothing is drawn and `decode` is
+        the inverse.
+
+        Args:
+            x: Images `(batch, *image_shape)`, uint8 or float in [0, 1].
+        """
+        return self.graph(self._encode, self.images_from(x))
+
+    def _encode(self, x):
+        v = x if self.dequantization is None else (255.0 * x + 0.5) / 256.0
+        z, _ = self.transform.forward(self._to_reals(v)[0])
+        return tf.reshape(z, (-1, self.latent_dim))
+
+    def decode(self, z):
+        """Images of latents, float32 in [0, 1], not rounded to levels.
+
+        Args:
+            z: Latents `(batch, latent_dim)`.
+        """
+        z = tf.cast(tf.convert_to_tensor(z), "float32")
+        if z.shape.rank != 2 or z.shape[1] != self.latent_dim:
+            raise ValueError(
+                f"`z` must be latents of shape (batch, {self.latent_dim}), "
+                f"got shape {tuple(z.shape)}. `encode` gives such latents."
+            )
+        return self.graph(self._decode, z)
+
+    def _decode(self, z):
+        z = tf.reshape(z, (-1, *self.transform.output_event_shape))
+        v = self._from_reals(self.transform.inverse(z))
+        x = v if self.dequantization is None else (256.0 * v - 0.5) / 255.0
+        return tf.clip_by_value(x, 0.0, 1.0)
+
+    def reconstruct(self, x):
+        """`decode(encode(x))`, which is x: float32 in [0, 1]."""
+        return self.graph(self._reconstruct, self.images_from(x))
+
+    def _reconstruct(self, x):
+        return self._decode(self._encode(x))
+
+    # Saving
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "dequantization": saving.serialize_keras_object(
+                self._dequantization_argument
+            ),
+            "logit": self.logit,
+            "network": saving.serialize_keras_object(self._network_argument),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        parts = {
+            name: saving.deserialize_keras_object(config[name])
+            for name in ("dequantization", "network")
+        }
+        return cls(**{**config, **parts})
+
+
+def _dequantization(choice, image_shape):
+    """The layer of a model's argument, built, or `None`."""
+    if choice == "uniform":
+        return UniformDequantization()
+    if choice == "variational":
+        network = coupling_resnet(
+            image_shape, 2 * image_shape[-1], hidden_dim=32, num_blocks=1
+        )
+        choice = VariationalDequantization(network)
+    if choice is not None and not hasattr(choice, "draw"):
+        raise ValueError(
+            "`dequantization` must be 'uniform', 'variational', a layer of "
+            "`layers.dequantization`, or `None` for continuous data, got "
+            f"{str(choice)[:100]!r}."
+        )
+    if choice is not None and not choice.built:
+        choice.build((None, *image_shape))
+    return choice
+
+
+def check_num_scales(num_scales, image_shape, most):
+    """How many scales a multi-scale flow of images has.
+
+    Args:
+        num_scales: Integer, or `None` for as many as there can be, up to 3.
+        image_shape: `(height, width, channels)`.
+        most: Integer, how many there can be.
+
+    Returns:
+        Integer.
+
+    Raises:
+        ValueError: If there cannot be so many.
+    """
+    if num_scales is None:
+        return min(3, most)
+    num_scales = inputs.check_positive_integer(num_scales, "num_scales")
+    if num_scales > most:
+        raise ValueError(
+            f"`num_scales={num_scales}` is too many for images of shape "
+            f"{tuple(image_shape)}: each halves the sides, which must be even. "
+            f"Choose at most {most}, or leave it out."
+        )
+    return num_scales
+
+
+def num_halvings(image_shape):
+    """How often height and width can both be halved."""
+    count = 0
+    while all(side % 2 ** (count + 1) == 0 for side in image_shape[:2]):
+        count += 1
+    return count
