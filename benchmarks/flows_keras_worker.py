@@ -14,7 +14,6 @@ import numpy as np
 import tensorflow as tf
 
 import keras_gen
-from keras_gen.models.real_nvp import RealNVP
 
 SHAPES = {"2": (1, 1, 2), "784": (28, 28, 1)}
 HIDDEN_DIM = {"2": 64, "784": 256}
@@ -25,7 +24,7 @@ def build(case, steps):
     work, dims = case.split("-")
     shape, (batch_size, large) = SHAPES[dims], BATCH_SIZES[dims]
     keras.utils.set_random_seed(0)
-    flow = RealNVP(
+    flow = keras_gen.RealNVP(
         shape,
         num_couplings=8,
         hidden_dim=HIDDEN_DIM[dims],

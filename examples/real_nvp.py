@@ -10,10 +10,9 @@ import keras
 import numpy as np
 from absl import app, flags
 
-from keras_gen import callbacks, datasets
+from keras_gen import RealNVP, callbacks, datasets
 from keras_gen.datasets import toys
 from keras_gen.distributions import bits_per_dim
-from keras_gen.models.real_nvp import RealNVP
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", "mnist_5k", "See datasets.load.")

@@ -19,6 +19,7 @@ gives an object that computes each feature once, a row and a pixel at a time:
 Its tensors are float32, and their batch axis is the last but one.
 """
 
+import functools
 import os
 
 import tensorflow as tf
@@ -53,27 +54,31 @@ def draw_cached(network, pixels, noise, x, known, condition=None):
         return tf.transpose(_draw(steps, pixels, noise, x, known), (2, 0, 1, 3))
 
     num_images = tf.shape(x)[0]
+    draw = tf.function(draw, jit_compile=True, autograph=False)
+    arguments = [v for v in (noise, x, known, condition) if v is not None]
+
+    def draw_parts(num_parts):
+        # Not by `tf.map_fn`: a loop around what reads variables waits for each
+        # iteration before the next one.
+        parts = zip(*(_in_parts(v, num_parts) for v in arguments), strict=True)
+        drawn = tf.concat([draw(part) for part in parts], axis=0)
+        return tf.ensure_shape(drawn[:num_images], x.shape)
+
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
     num_cores = 1 if on_gpu else os.cpu_count() or 1
-    num_parts = num_images // _LEAST_IMAGES_A_PART
-    num_parts = tf.clip_by_value(num_parts, 1, num_cores)
-    arguments = [noise, x, known, condition]
-    parts = [_in_parts(v, num_parts) for v in arguments if v is not None]
-    drawn = tf.map_fn(
-        tf.function(draw, jit_compile=True, autograph=False),
-        parts,
-        fn_output_signature=tf.TensorSpec((None, *x.shape[1:])),
-        parallel_iterations=num_cores,
+    counts = [2**i for i in range(num_cores.bit_length())]
+    least = [0] + [count * _LEAST_IMAGES_A_PART for count in counts[1:]]
+    return tf.switch_case(
+        tf.reduce_sum(tf.cast(num_images >= tf.constant(least), "int32")) - 1,
+        [functools.partial(draw_parts, count) for count in counts],
     )
-    return tf.reshape(drawn, (-1, *x.shape[1:]))[:num_images]
 
 
 def _in_parts(x, num_parts):
-    """`(batch, ...)` as `(num_parts, size, ...)`, filled up with zeros."""
-    size = -(-tf.shape(x)[0] // num_parts)
-    missing = num_parts * size - tf.shape(x)[0]
+    """Equal parts of a batch, which is filled up with zeros."""
+    missing = -tf.shape(x)[0] % num_parts
     x = tf.pad(x, [[0, missing]] + [[0, 0]] * (x.shape.rank - 1))
-    return tf.reshape(x, tf.stack([num_parts, size, *x.shape[1:]]))
+    return tf.split(x, num_parts)
 
 
 def _draw(steps, pixels, noise, x, known):

@@ -281,17 +281,14 @@ class RasterScan(GenerativeModel):
         shape = [tf.shape(x)[0], *self.image_shape[:-1], noise_dim]
         noise = tf.random.stateless_uniform(tf.stack(shape), seed, alg="philox")
         noise = tf.ensure_shape(noise, (None, *shape[1:]))
+        given = self.pixels, noise, self.pixels.observed(x), known
         if cached and hasattr(self.network, "cached"):
-            return cached_sampling.draw_cached(
-                self.network, self.pixels, noise, x, known, condition
+            drawn = cached_sampling.draw_cached(self.network, *given, condition)
+        else:
+            drawn = cached_sampling.draw_plainly(
+                lambda x: self._maps(x, condition), *given
             )
-        return cached_sampling.draw_plainly(
-            lambda x: self._maps(self.pixels.observed(x), condition),
-            self.pixels,
-            noise,
-            x,
-            known,
-        )
+        return tf.where(known, x, drawn)
 
     def _given(self, condition, count):
         vectors = self._vectors(condition, count)

@@ -3,12 +3,15 @@
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
-from keras import layers, saving
+from keras import saving
 
 from keras_gen import inputs, latent_search, losses
 from keras_gen.generative_model import GenerativeModel
 from keras_gen.networks.conditional import feature_network
-from keras_gen.networks.mlp import mlp_generator
+from keras_gen.networks.semi_supervised import (
+    semi_supervised_discriminator,
+    semi_supervised_generator,
+)
 
 tfd = tfp.distributions
 
@@ -46,11 +49,11 @@ class SemiSupervisedGAN(GenerativeModel):
         num_classes: Integer K, how many classes y may take.
         generator: Optional network, `(batch, latent_dim)` to images
             `(batch, *image_shape)` in [-1, 1]. Defaults to
-            `networks.mlp_generator`.
+            `networks.semi_supervised_generator`, which is dense.
         discriminator: Optional network, images in [-1, 1] to logits
-            `(batch, num_classes)`. Defaults to dense layers with Gaussian
-            noise before each. Without noise or dropout it learns few labels,
-            and few images, by heart.
+            `(batch, num_classes)`. Defaults to
+            `networks.semi_supervised_discriminator`, dense layers with noise.
+            Without noise or dropout it learns few labels by heart.
         ema: Number between 0 and 1 or `None`, decay per step of the moving
             average of the generator's weights, from which all samples come.
             With `None` they come from the generator itself.
@@ -99,10 +102,10 @@ class SemiSupervisedGAN(GenerativeModel):
         self.num_classes = inputs.check_positive_integer(
             num_classes, "num_classes"
         )
-        self.generator = generator or mlp_generator(
+        self.generator = generator or semi_supervised_generator(
             self.latent_dim, self.image_shape
         )
-        self.discriminator = discriminator or _default_classifier(
+        self.discriminator = discriminator or semi_supervised_discriminator(
             self.image_shape, self.num_classes
         )
         inputs.check_network(
@@ -451,18 +454,6 @@ class SemiSupervisedGAN(GenerativeModel):
 def _real_logits(class_logits):
     """d(x), `(batch, 1)`."""
     return tf.reduce_logsumexp(class_logits, axis=1, keepdims=True)
-
-
-def _default_classifier(image_shape, num_classes):
-    """Dense layers with noise, by which few labels last longer."""
-    x = keras.Input(image_shape)
-    # The paper's deviations, of images in [-1, 1] where its are in [0, 1].
-    h = layers.GaussianNoise(0.6)(layers.Flatten()(x))
-    for units in (512, 256):
-        h = layers.LeakyReLU(0.2)(layers.Dense(units)(h))
-        h = layers.GaussianNoise(0.5)(h)
-    logits = layers.Dense(num_classes, dtype="float32")
-    return keras.Model(x, logits(h), name="discriminator")
 
 
 def _regularization(network):

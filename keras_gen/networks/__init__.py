@@ -30,6 +30,10 @@ from keras_gen.networks.progressive import (
     progressive_generator,
 )
 from keras_gen.networks.resnet import resnet_discriminator, resnet_generator
+from keras_gen.networks.semi_supervised import (
+    semi_supervised_discriminator,
+    semi_supervised_generator,
+)
 
 __all__ = [
     "GatedPixelCNN",
@@ -58,4 +62,6 @@ __all__ = [
     "progressive_generator",
     "resnet_discriminator",
     "resnet_generator",
+    "semi_supervised_discriminator",
+    "semi_supervised_generator",
 ]

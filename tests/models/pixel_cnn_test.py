@@ -257,6 +257,12 @@ def test_observed_channels_come_back_bit_equal_and_the_others_do_not_count(
         of_classes.impute(other, mask, num_samples=7, seed=0, **options), filled
     )
     assert np.any(filled[0] != filled[1])
+    # Between levels, an observed channel counts as the nearest one.
+    nearest = np.rint(255 * x) / np.float32(255)
+    from_nearest = np.asarray(
+        of_classes.impute(nearest, mask, num_samples=7, seed=0, **options)
+    )
+    np.testing.assert_array_equal(from_nearest[:, ~mask], filled[:, ~mask])
 
 
 # Training

@@ -234,15 +234,6 @@ def test_classify_is_the_softmax_over_the_real_classes():
     assert model.classify(x / np.float32(255)).dtype == "float32"
 
 
-def test_default_discriminator_is_noisy_in_training_alone():
-    model = SemiSupervisedGAN((4, 4, 3), 8, 5, seed=0)
-    assert model.sample(2, seed=0).shape == (2, 4, 4, 3)
-    x = np.zeros((2, 4, 4, 3), "float32")
-    noisy, other = (model.discriminator(x, training=True) for _ in range(2))
-    assert noisy.shape == (2, 5) and np.all(noisy != other)
-    np.testing.assert_array_equal(model.discriminator(x), np.zeros((2, 5)))
-
-
 def test_samples_are_the_images_of_seeded_latents():
     model = linear_model()
     kernel, bias = model.generator.get_weights()
