@@ -26,6 +26,7 @@ flags.DEFINE_integer("num_classes", None, "If conditional on the labels.")
 flags.DEFINE_integer("epochs", 10, "Passes over the training data.")
 flags.DEFINE_integer("batch_size", 32, "Images per step.")
 flags.DEFINE_float("learning_rate", 1e-3, "Adam's; decays to a hundredth.")
+flags.DEFINE_string("dtype", "float32", "Or 'mixed_bfloat16', which is faster.")
 flags.DEFINE_integer("seed", 0, "Of weights, data order and draws.")
 
 
@@ -42,6 +43,7 @@ def load(split):
 
 def main(_):
     keras.utils.set_random_seed(FLAGS.seed)
+    keras.config.set_dtype_policy(FLAGS.dtype)
     train, test, folder = load("train"), load("test"), FLAGS.output_dir
     model = PixelCNN(
         datasets.image_shape(train),

@@ -54,23 +54,23 @@ class ChannelHead(keras.layers.Layer):
     def build(self, input_shape):
         features = input_shape[0][-1]
 
-        def conv(name, channels, units, **options):
-            layer = keras.layers.Conv2D(
-                units, 1, name=name, **{"dtype": self.dtype_policy, **options}
+        def dense(name, channels, units, **options):
+            layer = keras.layers.Dense(
+                units, name=name, **{"dtype": self.dtype_policy, **options}
             )
-            layer.build((None, None, None, channels))
+            layer.build((None, channels))
             return layer
 
         self.hidden, self.earlier, self.output_layers = [], [], []
         he = {"kernel_initializer": "he_normal"}
         for c in range(self.num_groups):
-            self.hidden.append(conv(f"hidden_{c}", features, features, **he))
+            self.hidden.append(dense(f"hidden_{c}", features, features, **he))
             if c:
                 self.earlier.append(
-                    conv(f"earlier_{c}", c, features, use_bias=False)
+                    dense(f"earlier_{c}", c, features, use_bias=False)
                 )
             self.output_layers.append(
-                conv(
+                dense(
                     f"output_{c}",
                     features,
                     self.units // self.num_groups,

@@ -182,23 +182,23 @@ class GatedMaskedConv2D(keras.layers.Layer):
             )
         taps = self.past + (mask_type == "B")
 
-        def conv(units, size, name, **options):
-            return keras.layers.Conv2D(
-                units,
-                size,
-                kernel_initializer="he_normal",
-                dtype=self.dtype_policy,
-                name=name,
-                **options,
-            )
-
         width, linear = 2 * self.filters, {"use_bias": False}
+
+        def make(kind, *args, **options):
+            options["kernel_initializer"] = "he_normal"
+            return kind(*args, dtype=self.dtype_policy, **options)
+
+        conv, dense = keras.layers.Conv2D, keras.layers.Dense
         size = (taps, self.kernel_size)
-        self.vertical = conv(width, size, "vertical")
-        self.horizontal = conv(width, (1, taps), "horizontal", **linear)
-        self.link = conv(width, 1, "link")  # from v to h
-        self.projection = conv(self.filters, 1, "projection")
-        self.conditioning = conv(2 * width, 1, "conditioning", **linear)
+        self.vertical = make(conv, width, size, name="vertical")
+        size = (1, taps)
+        self.horizontal = make(conv, width, size, name="horizontal", **linear)
+        # Of each pixel alone: a matrix product is faster than a convolution.
+        self.link = make(dense, width, name="link")  # from v to h
+        self.projection = make(dense, self.filters, name="projection")
+        self.conditioning = make(
+            dense, 2 * width, name="conditioning", **linear
+        )
 
     def build(self, input_shape):
         v, h, *condition = (shape[-1] for shape in input_shape)

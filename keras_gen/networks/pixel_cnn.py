@@ -295,11 +295,11 @@ def cached_head(head):
 
     def maps(h, x, group):
         kernel, bias = hidden[group]
-        a = affine(tf.nn.relu(h), kernel[0, 0], bias)
+        a = affine(tf.nn.relu(h), kernel, bias)
         if group:
-            a += tf.matmul(x[:, :group], earlier[group - 1][0][0, 0])
+            a += tf.matmul(x[:, :group], earlier[group - 1][0])
         kernel, bias = output[group]
-        return affine(tf.nn.relu(a), kernel[0, 0], bias)
+        return affine(tf.nn.relu(a), kernel, bias)
 
     return maps
 

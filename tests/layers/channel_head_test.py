@@ -35,8 +35,8 @@ def test_one_group_is_two_dense_layers_after_relu():
         [np.asarray(w) for w in layer.weights]
         for layer in (head.hidden[0], head.output_layers[0])
     )
-    hidden = np.maximum(np.maximum(h, 0) @ kernel[0, 0] + bias, 0)
-    np.testing.assert_allclose(y, hidden @ last[0, 0] + last_bias, atol=1e-5)
+    hidden = np.maximum(np.maximum(h, 0) @ kernel + bias, 0)
+    np.testing.assert_allclose(y, hidden @ last + last_bias, atol=1e-5)
 
 
 def test_its_output_is_float32_under_mixed_precision():
