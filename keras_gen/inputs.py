@@ -361,6 +361,37 @@ def check_data(
 # Images: kind, then shape and dtype, then values.
 
 
+def codes_from(z, latent_dim):
+    """Checked codes of a verb, `(batch, latent_dim)` float32."""
+    z = tf.cast(tf.convert_to_tensor(z), "float32")
+    if z.shape.rank != 2 or z.shape[1] != latent_dim:
+        raise ValueError(
+            f"`z` must be codes of shape (batch, {latent_dim}), got shape "
+            f"{tuple(z.shape)}."
+        )
+    return z
+
+
+def mask_from(mask, x):
+    """The checked `mask` of `impute`, a bool tensor of the shape of `x`."""
+    if not tf.is_symbolic_tensor(mask):
+        mask = np.asarray(mask)
+        if mask.dtype != bool and not np.isin(mask, (0, 1)).all():
+            raise ValueError(
+                "`mask` must be boolean, True where a pixel is observed, got "
+                f"other values of dtype {mask.dtype}. Pass for example "
+                "`mask > 0.5`."
+            )
+        try:
+            np.broadcast_to(mask, x.shape)
+        except ValueError:
+            raise ValueError(
+                f"`mask` must have the shape of `x`, {tuple(x.shape)}, or one "
+                f"that broadcasts to it, got {mask.shape}."
+            ) from None
+    return tf.broadcast_to(tf.cast(mask, "bool"), tf.shape(x))
+
+
 def _to_image_array(x, name, verb=True):
     """Returns `x` as a NumPy array or tensor, or says what to pass instead."""
     expected = "a NumPy array or a `tf.Tensor`"

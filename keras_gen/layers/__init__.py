@@ -18,17 +18,17 @@ from keras_gen.layers.dequantization import (
 from keras_gen.layers.equalized import EqualizedConv2D, EqualizedDense
 from keras_gen.layers.fade_in import FadeIn
 from keras_gen.layers.gated import GatedDense
-from keras_gen.layers.masked import MaskedDense
-from keras_gen.layers.masked_conv import GatedMaskedConv2D, MaskedConv2D
-from keras_gen.layers.minibatch import MinibatchDiscrimination
-from keras_gen.layers.minibatch_std import MinibatchStdDev
-from keras_gen.layers.normalization import PixelNormalization
-from keras_gen.layers.normalizing import (
+from keras_gen.layers.invertible_normalization import (
     ActivationNormalization,
     InvertibleBatchNormalization,
     InvertibleConv1x1,
 )
+from keras_gen.layers.masked import MaskedDense
+from keras_gen.layers.masked_conv import GatedMaskedConv2D, MaskedConv2D
+from keras_gen.layers.minibatch import MinibatchDiscrimination
+from keras_gen.layers.minibatch_std import MinibatchStdDev
 from keras_gen.layers.pixel_lstm import DiagonalBiLSTM, RowLSTM
+from keras_gen.layers.pixel_normalization import PixelNormalization
 from keras_gen.layers.posteriors import (
     CategoricalPosterior,
     DiagonalPosterior,

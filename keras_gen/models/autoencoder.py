@@ -10,7 +10,6 @@ from keras import saving
 from keras_gen import inputs, networks, pixel_likelihoods
 from keras_gen.generative_model import GenerativeModel
 from keras_gen.layers.sparsity import KSparse
-from keras_gen.models.pca import codes_from, mask_from
 
 tfd = tfp.distributions
 
@@ -235,7 +234,7 @@ class Autoencoder(GenerativeModel):
                 '`decode`, or give the model for example `likelihood="gaussian"`.'
             )
         return self.pixels.distribution(
-            self.decoder(codes_from(z, self.latent_dim))
+            self.decoder(inputs.codes_from(z, self.latent_dim))
         )
 
     def _code(self, x, training=False):
@@ -385,7 +384,7 @@ class Autoencoder(GenerativeModel):
         Args:
             z: Codes `(batch, latent_dim)`.
         """
-        return self.graph(self._decode, codes_from(z, self.latent_dim))
+        return self.graph(self._decode, inputs.codes_from(z, self.latent_dim))
 
     def _decode(self, z, training=False):
         mean = self._mean(self.decoder(z, training=training))
@@ -423,7 +422,7 @@ class Autoencoder(GenerativeModel):
             if not tf.is_tensor(value):
                 inputs.check_positive_integer(value, name)
         x = self.images_from(x)
-        mask = mask_from(mask, x)
+        mask = inputs.mask_from(mask, x)
         seed = self.verb_seed(seed)
         return self.graph(self._impute, x, mask, num_samples, num_steps, seed)
 

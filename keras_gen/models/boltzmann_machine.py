@@ -17,7 +17,6 @@ from keras_gen.likelihood.boltzmann import (
     normalized_log_prob,
 )
 from keras_gen.models import chains
-from keras_gen.models.pca import codes_from, mask_from
 from keras_gen.models.visible_units import bernoulli
 
 
@@ -261,7 +260,7 @@ class BoltzmannMachine(GenerativeModel):
             z: Hidden units or their means, `(batch, z_dim)`. Only the lowest
                 layer makes a difference.
         """
-        return self.graph(self._decode, codes_from(z, self.z_dim))
+        return self.graph(self._decode, inputs.codes_from(z, self.z_dim))
 
     def _decode(self, z):
         """Of hidden layers side by side, or of a state: both begin alike."""
@@ -359,7 +358,7 @@ class BoltzmannMachine(GenerativeModel):
         return self.graph(
             self._impute,
             x,
-            mask_from(mask, x),
+            inputs.mask_from(mask, x),
             num_samples,
             chain_length,
             self.verb_seed(seed),

@@ -17,7 +17,6 @@ from keras_gen.conditioning import (
 )
 from keras_gen.generative_model import GenerativeModel
 from keras_gen.layers.minibatch import pack
-from keras_gen.models.pca import mask_from
 from keras_gen.networks.conditional import check_conditioning, feature_network
 from keras_gen.networks.defaults import default_discriminator, default_generator
 
@@ -634,7 +633,7 @@ class GAN(GenerativeModel):
         return self.graph(
             self._impute,
             x,
-            mask_from(mask, x),
+            inputs.mask_from(mask, x),
             num_samples,
             num_steps,
             self.verb_seed(seed),

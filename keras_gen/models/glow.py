@@ -13,7 +13,7 @@ from keras_gen.layers.coupling import (
     coupling_shapes,
 )
 from keras_gen.layers.invertible import Chain, FactorOut
-from keras_gen.layers.normalizing import (
+from keras_gen.layers.invertible_normalization import (
     ActivationNormalization,
     InvertibleConv1x1,
 )

@@ -10,7 +10,6 @@ from keras_gen import inputs, pixel_likelihoods, randomness
 from keras_gen.generative_model import GenerativeModel
 from keras_gen.models import chains
 from keras_gen.models.boltzmann_machine import product
-from keras_gen.models.pca import codes_from, mask_from
 
 _NOISE = {"bernoulli": 0.4, "gaussian": 0.1}
 
@@ -343,7 +342,7 @@ class GSN(GenerativeModel):
         Args:
             z: Hidden layers side by side, `(batch, z_dim)`.
         """
-        return self.graph(self._decode, codes_from(z, self.z_dim))
+        return self.graph(self._decode, inputs.codes_from(z, self.z_dim))
 
     def _decode(self, z):
         h = self._pixel_parameters(z[:, : self.hidden_dims[0]])
@@ -442,7 +441,7 @@ class GSN(GenerativeModel):
         return self.graph(
             self._impute,
             x,
-            mask_from(mask, x),
+            inputs.mask_from(mask, x),
             num_samples,
             chain_length,
             self.verb_seed(seed),

@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from keras_gen import inputs, optimization, randomness
 from keras_gen.generative_model import MAX_SKIPPED_IN_A_ROW, GenerativeModel
-from keras_gen.models.pca import mask_from
 
 
 class Mixture(GenerativeModel):
@@ -326,7 +325,7 @@ class Mixture(GenerativeModel):
         """
         inputs.check_positive_integer(num_samples, "num_samples")
         x = self.images_from(x)
-        mask = mask_from(mask, x)
+        mask = inputs.mask_from(mask, x)
         seed = self.verb_seed(seed)
         masks, which = np.unique(
             np.reshape(mask, (-1, self.num_dims)), axis=0, return_inverse=True

@@ -13,7 +13,7 @@ from keras_gen.layers.coupling import (
     coupling_shapes,
 )
 from keras_gen.layers.invertible import Chain
-from keras_gen.layers.normalizing import ActivationNormalization
+from keras_gen.layers.invertible_normalization import ActivationNormalization
 from keras_gen.models.flow import Flow
 from keras_gen.networks.coupling import coupling_mlp
 

@@ -215,7 +215,7 @@ class PCA(GenerativeModel):
         Args:
             z: Codes `(batch, latent_dim)`.
         """
-        return self.graph(self._decode, codes_from(z, self.latent_dim))
+        return self.graph(self._decode, inputs.codes_from(z, self.latent_dim))
 
     def _project(self, z):
         return self.mean + tf.matmul(z, self.components)
@@ -249,7 +249,7 @@ class PCA(GenerativeModel):
         if not tf.is_tensor(num_samples):
             inputs.check_positive_integer(num_samples, "num_samples")
         x = self.images_from(x)
-        mask = mask_from(mask, x)
+        mask = inputs.mask_from(mask, x)
         seed = self.verb_seed(seed)
         return self.graph(self._impute, x, mask, num_samples, seed)
 
@@ -316,37 +316,6 @@ class _Moments(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         logs.update(self.errors or self.model.solve())
-
-
-def codes_from(z, latent_dim):
-    """Checked codes of a verb, `(batch, latent_dim)` float32."""
-    z = tf.cast(tf.convert_to_tensor(z), "float32")
-    if z.shape.rank != 2 or z.shape[1] != latent_dim:
-        raise ValueError(
-            f"`z` must be codes of shape (batch, {latent_dim}), got shape "
-            f"{tuple(z.shape)}."
-        )
-    return z
-
-
-def mask_from(mask, x):
-    """The checked `mask` of `impute`, a bool tensor of the shape of `x`."""
-    if not tf.is_symbolic_tensor(mask):
-        mask = np.asarray(mask)
-        if mask.dtype != bool and not np.isin(mask, (0, 1)).all():
-            raise ValueError(
-                "`mask` must be boolean, True where a pixel is observed, got "
-                f"other values of dtype {mask.dtype}. Pass for example "
-                "`mask > 0.5`."
-            )
-        try:
-            np.broadcast_to(mask, x.shape)
-        except ValueError:
-            raise ValueError(
-                f"`mask` must have the shape of `x`, {tuple(x.shape)}, or one "
-                f"that broadcasts to it, got {mask.shape}."
-            ) from None
-    return tf.broadcast_to(tf.cast(mask, "bool"), tf.shape(x))
 
 
 def _normal(shape, seed):

@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from keras_gen import inputs, pixel_likelihoods
 from keras_gen.generative_model import GenerativeModel
-from keras_gen.models.pca import mask_from
 
 
 class PixelByPixel(GenerativeModel):
@@ -200,7 +199,7 @@ class PixelByPixel(GenerativeModel):
         if not tf.is_tensor(num_samples):
             inputs.check_positive_integer(num_samples, "num_samples")
         x = self.images_from(x)
-        mask = mask_from(mask, x)
+        mask = inputs.mask_from(mask, x)
         seed = self.verb_seed(seed)
         return self.graph(self._impute, x, mask, num_samples, seed)
 

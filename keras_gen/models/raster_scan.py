@@ -9,7 +9,6 @@ from keras import saving
 from keras_gen import cached_sampling, conditioning, inputs, pixel_draws
 from keras_gen.distributions import bits_per_dim
 from keras_gen.generative_model import GenerativeModel
-from keras_gen.models.pca import mask_from
 
 
 class RasterScan(GenerativeModel):
@@ -261,7 +260,7 @@ class RasterScan(GenerativeModel):
         return self.graph(
             self._impute,
             x,
-            mask_from(mask, x),
+            inputs.mask_from(mask, x),
             num_samples,
             self.verb_seed(seed),
             *self._given(condition, x.shape[0]),

@@ -13,7 +13,9 @@ from keras_gen.layers.coupling import (
     coupling_shapes,
 )
 from keras_gen.layers.invertible import Chain, FactorOut
-from keras_gen.layers.normalizing import InvertibleBatchNormalization
+from keras_gen.layers.invertible_normalization import (
+    InvertibleBatchNormalization,
+)
 from keras_gen.models.flow import Flow, check_num_scales, num_halvings
 from keras_gen.networks.coupling import coupling_mlp, coupling_resnet
 

@@ -10,7 +10,6 @@ from keras import saving
 from keras_gen import conditioning, inputs, networks, pixel_likelihoods
 from keras_gen.generative_model import GenerativeModel
 from keras_gen.layers.priors import diagonal_normal
-from keras_gen.models.pca import mask_from
 from keras_gen.models.vae import VAE
 
 tfd = tfp.distributions
@@ -650,7 +649,7 @@ class SemiSupervisedVAE(GenerativeModel):
         return self.graph(
             self._impute,
             x,
-            mask_from(mask, x),
+            inputs.mask_from(mask, x),
             num_samples,
             num_steps,
             self.verb_seed(seed),

@@ -17,7 +17,6 @@ from keras_gen import (
 )
 from keras_gen.generative_model import GenerativeModel
 from keras_gen.models import vae_parts
-from keras_gen.models.pca import mask_from
 
 # `get_config` has each of them as a name or as a serialized object.
 _PARTS = ("likelihood", "prior", "posterior", "encoder", "decoder")
@@ -746,7 +745,7 @@ class VAE(GenerativeModel):
         return self.graph(
             self._impute,
             x,
-            mask_from(mask, x),
+            inputs.mask_from(mask, x),
             num_samples,
             num_steps,
             self.verb_seed(seed),

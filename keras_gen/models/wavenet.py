@@ -11,7 +11,6 @@ from keras import saving
 from keras_gen import audio, conditioning, inputs, waveforms
 from keras_gen.generative_model import GenerativeModel
 from keras_gen.layers.causal import GatedResidualBlock
-from keras_gen.models.pca import mask_from
 
 tfd = tfp.distributions
 
@@ -430,7 +429,7 @@ class WaveNet(GenerativeModel):
         if not tf.is_tensor(num_samples):
             inputs.check_positive_integer(num_samples, "num_samples")
         x = self.images_from(x)
-        mask = mask_from(mask, x)
+        mask = inputs.mask_from(mask, x)
         given = self._given(condition, x.shape[0])
         seed = self.verb_seed(seed)
         return self.graph(self._impute, x, mask, num_samples, seed, *given)

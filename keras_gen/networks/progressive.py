@@ -10,7 +10,7 @@ from keras_gen.growth import check_resolution
 from keras_gen.layers.equalized import EqualizedConv2D, EqualizedDense
 from keras_gen.layers.fade_in import FadeIn, downscale, upscale
 from keras_gen.layers.minibatch_std import MinibatchStdDev
-from keras_gen.layers.normalization import PixelNormalization
+from keras_gen.layers.pixel_normalization import PixelNormalization
 
 SLOPE = 0.2  # of the LeakyReLUs
 

@@ -12,7 +12,7 @@ from keras_gen.layers.coupling import (
     Squeeze2D,
 )
 from keras_gen.layers.invertible import Chain, FactorOut
-from keras_gen.layers.normalizing import (
+from keras_gen.layers.invertible_normalization import (
     ActivationNormalization,
     InvertibleConv1x1,
 )

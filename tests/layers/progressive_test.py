@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_gen.layers.fade_in import FadeIn, downscale, upscale
 from keras_gen.layers.minibatch_std import MinibatchStdDev
-from keras_gen.layers.normalization import PixelNormalization
+from keras_gen.layers.pixel_normalization import PixelNormalization
 
 
 def normal(*shape, seed=0):

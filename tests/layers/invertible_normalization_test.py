@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_gen.layers.normalizing import (
+from keras_gen.layers.invertible_normalization import (
     ActivationNormalization,
     InvertibleBatchNormalization,
     InvertibleConv1x1,
