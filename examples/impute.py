@@ -3,7 +3,6 @@
 python examples/impute.py --dataset=fashion_mnist --epochs=60
 """
 
-import os
 import time
 
 import keras
@@ -18,9 +17,10 @@ flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
 flags.DEFINE_string("output_dir", "run/impute", "Where all is written.")
 flags.DEFINE_float("missing", 0.5, "Share of pixels that are missing.")
 flags.DEFINE_integer("latent_dim", 64, "Dimensions of z.")
+flags.DEFINE_float("beta", 0.3, "Weight of KL; with 1 few dimensions are used.")
 flags.DEFINE_integer("epochs", 20, "Passes over the training data.")
 flags.DEFINE_integer("batch_size", 128, "Images per step.")
-flags.DEFINE_integer("num_samples", 32, "Draws an image, whose mean counts.")
+flags.DEFINE_integer("num_samples", 16, "Draws an image, whose mean counts.")
 flags.DEFINE_integer("num_steps", 100, "Steps of the Markov chain of a draw.")
 flags.DEFINE_integer("seed", 0, "Of weights, data order, noise and masks.")
 
@@ -44,17 +44,17 @@ def iterative_pca(train, x, mask):
 def main(_):
     keras.utils.set_random_seed(FLAGS.seed)
     train, test, folder = load("train"), load("test"), FLAGS.output_dir
-    likelihood, seed = "discretized_logistic", FLAGS.seed
-    shape = datasets.image_shape(train)
-    vae = VAE(shape, FLAGS.latent_dim, likelihood=likelihood, seed=seed)
+    shape, seed = datasets.image_shape(train), FLAGS.seed
+    options = {"likelihood": "discretized_logistic", "beta": FLAGS.beta}
+    vae = VAE(shape, FLAGS.latent_dim, seed=seed, **options)
     steps = max(1, FLAGS.epochs * len(train))
     decay = keras.optimizers.schedules.CosineDecay(1e-3, steps, 0.1)
     vae.compile(keras.optimizers.Adam(decay))
     began, grid = time.time(), callbacks.SampleGrid(folder)
     vae.fit(train, epochs=FLAGS.epochs, callbacks=[grid])
     print(f"trained for {time.time() - began:.0f} s")
-    vae.save(os.path.join(folder, "impute.keras"))
-    vae.export(os.path.join(folder, "serving"))
+    vae.save(f"{folder}/impute.keras")
+    vae.export(f"{folder}/serving")
 
     x = np.concatenate(list(test))[:1000]
     x_train = np.concatenate(list(train))
@@ -71,7 +71,7 @@ def main(_):
         print(f"RMSE of the missing pixels, {name}: {rmse:.4f}")
     rows = [x, np.where(mask, x, 0.5), *filled.values(), draws[0]]
     rows = np.concatenate([row[:16] for row in rows])
-    images.save_grid(rows, os.path.join(folder, "imputed.png"), 16)
+    images.save_grid(rows, f"{folder}/imputed.png", 16)
     print(f"samples: {folder}/samples.png, {folder}/imputed.png")
 
 

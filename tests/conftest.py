@@ -1,5 +1,8 @@
 """What all tests share: two logical CPUs, one strategy, a fresh Keras."""
 
+import gc
+import itertools
+
 import keras
 import pytest
 import tensorflow as tf
@@ -20,11 +23,17 @@ def two_replicas():
     )
 
 
+_TESTS = itertools.count(1)
+
+
 @pytest.fixture(autouse=True)
 def fresh_keras():
     """Same seeds and layer names for each test; its dtype policy ends with it."""
-    # Its garbage collection would take longer than most tests.
+    # Collecting garbage takes longer than most tests, and models are garbage
+    # in cycles: without it a worker grows to several GB.
     keras.utils.clear_session(free_memory=False)
+    if next(_TESTS) % 50 == 0:
+        gc.collect()
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
