@@ -114,7 +114,7 @@ def test_gated_layer_computes_what_its_formula_says():
     across = np.asarray(layer.horizontal.kernel)[0]
     link, link_bias = (np.asarray(w) for w in layer.link.weights)
     last, last_bias = (np.asarray(w) for w in layer.projection.weights)
-    more = condition @ np.asarray(layer.conditioning.kernel)[0, 0]
+    more = condition @ np.asarray(layer.conditioning.kernel)
 
     def gate(a):
         return np.tanh(a[..., :2]) / (1 + np.exp(-a[..., 2:]))
@@ -126,8 +126,8 @@ def test_gated_layer_computes_what_its_formula_says():
             window = v[:, i : i + 2, j : j + 3]
             a = np.einsum("brcf,rcfg->bg", window, kernel) + bias + more[:, :4]
             b = np.einsum("bcf,cfg->bg", left[:, i, j : j + 2], across)
-            b += a @ link[0, 0] + link_bias + more[:, 4:]
-            wanted = h[:, i, j] + gate(b) @ last[0, 0] + last_bias
+            b += a @ link + link_bias + more[:, 4:]
+            wanted = h[:, i, j] + gate(b) @ last + last_bias
             np.testing.assert_allclose(new_v[:, i, j], gate(a), atol=1e-5)
             np.testing.assert_allclose(new_h[:, i, j], wanted, atol=1e-4)
 
