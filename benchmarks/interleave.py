@@ -189,9 +189,10 @@ def markdown_table(rows, case, base):
     ]
     for side in fastest_first:
         speed, found = speeds[side], sides[side]
+        median, best = shown(statistics.median(speed)), shown(max(speed))
         others = [row["others_cpu"] for row in found]
         lines.append(
-            f"| {side} | {statistics.median(speed):,.0f} | {max(speed):,.0f} "
+            f"| {side} | {median} | {best} "
             f"| {ratio(sides.get(base), found, 'images_per_second')} "
             f"| {ratio(sides.get(base), found, 'images_per_cpu_second')} "
             f"| {'?' if None in others else f'{statistics.median(others):.2f}'}"
@@ -209,3 +210,8 @@ def ratio(base, other, key):
         f"{statistics.median(ratios):.2f} "
         f"({min(ratios):.2f} to {max(ratios):.2f})"
     )
+
+
+def shown(speed):
+    """Images a second as text: whole ones, or two digits of a few."""
+    return f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
