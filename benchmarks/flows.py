@@ -45,7 +45,7 @@ flags.DEFINE_bool("show_stderr", False, "Show what the workers write to it.")
 FLAGS = flags.FLAGS
 
 
-def start_workers():
+def start_workers(stack):
     """Starts all sides, one after another, and prints which cannot run."""
     sides = [("keras_gen", sys.executable, "flows_keras_worker.py")]
     if FLAGS.torch_python:
@@ -55,29 +55,17 @@ def start_workers():
         ]
     else:
         print(f"No --torch_python, so without {', '.join(TORCH_SIDES)}.\n")
-    workers, cases, versions = [], {}, {}
+    commands = {}
     for side, python, script in sides:
         job = {"side": side, "cases": FLAGS.cases, "steps": FLAGS.steps}
         command = [python, str(FOLDER / script), json.dumps(job)]
-        try:
-            worker = interleave.Worker(side, command, FLAGS.show_stderr)
-            cases[side], failed, found = worker.wait_until_ready()
-        except (OSError, RuntimeError) as error:
-            print(f"Without {side}: {error}\n")
-            continue
-        for reason in dict.fromkeys(failed.values()):
-            names = ", ".join(c for c in failed if failed[c] == reason)
-            print(f"Without {side} in {names}: {reason}\n")
-        workers.append(worker)
-        versions.update(found)
-    return workers, cases, versions
+        commands[side] = command
+    return interleave.start_workers(commands, stack, FLAGS.show_stderr)
 
 
 def main(_):
     with contextlib.ExitStack() as stack:
-        workers, cases, versions = start_workers()
-        for worker in workers:
-            stack.callback(worker.close)
+        workers, cases, versions = start_workers(stack)
         rows = interleave.interleave(workers, cases, FLAGS.repeats)
     print(
         f"RealNVP, float32, {FLAGS.steps} batches a repeat, {FLAGS.repeats} "

@@ -54,27 +54,18 @@ flags.register_validator(
 FLAGS = flags.FLAGS
 
 
-def start_workers(job):
+def start_workers(job, stack):
     """Starts all sides, one after another, and prints which cannot run."""
     sides = {OURS: sys.executable}
     if FLAGS.torch_python:
         sides.update(dict.fromkeys(TORCH_SIDES, FLAGS.torch_python))
     else:
         print("Without PyTorch, which needs --torch_python.\n")
-    workers, cases, versions = [], {}, {}
+    commands = {}
     for side, python in sides.items():
         command = [python, str(WORKER), json.dumps({**job, "side": side})]
-        try:
-            worker = interleave.Worker(side, command, FLAGS.show_stderr)
-            cases[side], failed, found = worker.wait_until_ready()
-        except (OSError, RuntimeError) as error:
-            print(f"Without {side}: {error}\n")
-            continue
-        for case, reason in failed.items():
-            print(f"Without {side}, {case}: {reason}\n")
-        workers.append(worker)
-        versions.update(found)
-    return workers, cases, versions
+        commands[side] = command
+    return interleave.start_workers(commands, stack, FLAGS.show_stderr)
 
 
 def main(_):
@@ -91,9 +82,7 @@ def main(_):
             "cases": FLAGS.dtypes,
             "pixels": pixels,
         }
-        workers, cases, versions = start_workers(job)
-        for worker in workers:
-            stack.callback(worker.close)
+        workers, cases, versions = start_workers(job, stack)
         rows = interleave.interleave(workers, cases, FLAGS.repeats)
 
     print(

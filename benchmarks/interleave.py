@@ -138,6 +138,34 @@ class Worker:
             self.process.wait()
 
 
+def start_workers(commands, stack, show_stderr=False):
+    """Starts all sides, one after another, and prints which cannot run.
+
+    Args:
+        commands: Dictionary from sides to how their workers are started.
+        stack: `contextlib.ExitStack`, at whose end the workers are closed.
+        show_stderr: Boolean, whether their messages reach the terminal.
+
+    Returns:
+        The workers, the cases of each side, and the versions that they tell.
+    """
+    workers, cases, versions = [], {}, {}
+    for side, command in commands.items():
+        try:
+            worker = Worker(side, command, show_stderr)
+            stack.callback(worker.close)
+            cases[side], failed, found = worker.wait_until_ready()
+        except (OSError, RuntimeError) as error:
+            print(f"Without {side}: {error}\n")
+            continue
+        for reason in dict.fromkeys(failed.values()):
+            names = ", ".join(c for c in failed if failed[c] == reason)
+            print(f"Without {side} in {names}: {reason}\n")
+        workers.append(worker)
+        versions.update(found)
+    return workers, cases, versions
+
+
 def interleave(workers, cases, repeats, seed=0):
     """Measures every case on every side `repeats` times.
 

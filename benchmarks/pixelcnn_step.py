@@ -59,22 +59,12 @@ def start_workers(job, stack):
         ]
     else:
         print(f"No --torch_python, so without {', '.join(TORCH_SIDES)}.\n")
-    workers, cases, versions = [], {}, {}
+    commands = {}
     for side, python, script in sides:
         job_of_side = json.dumps({**job, "side": side})
         command = [python, str(FOLDER / script), job_of_side]
-        try:
-            worker = interleave.Worker(side, command, FLAGS.show_stderr)
-            stack.callback(worker.close)
-            cases[side], failed, found = worker.wait_until_ready()
-        except (OSError, RuntimeError) as error:
-            print(f"Without {side}: {error}\n")
-            continue
-        for case, reason in failed.items():
-            print(f"Without {side}, {case}: {reason}\n")
-        workers.append(worker)
-        versions.update(found)
-    return workers, cases, versions
+        commands[side] = command
+    return interleave.start_workers(commands, stack, FLAGS.show_stderr)
 
 
 def main(_):

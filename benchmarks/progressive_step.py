@@ -61,14 +61,14 @@ flags.DEFINE_bool("show_stderr", False, "Show what the workers write to it.")
 FLAGS = flags.FLAGS
 
 
-def start_workers():
+def start_workers(stack):
     """Starts all sides, one after another, and prints which cannot run."""
     sides = [(s, sys.executable, "keras") for s in KERAS_SIDES]
     if FLAGS.torch_python:
         sides += [(s, FLAGS.torch_python, "torch") for s in TORCH_SIDES]
     else:
         print(f"No --torch_python, so without {'; '.join(TORCH_SIDES)}.\n")
-    workers, cases, versions = [], {}, {}
+    commands = {}
     for side, python, framework in sides:
         job = {
             "side": side,
@@ -81,17 +81,8 @@ def start_workers():
         if FLAGS.malloc:
             settings = [f"{name}={value}" for name, value in MALLOC.items()]
             command = ["env", *settings, *command]
-        try:
-            worker = interleave.Worker(side, command, FLAGS.show_stderr)
-            cases[side], failed, found = worker.wait_until_ready()
-        except (OSError, RuntimeError) as error:
-            print(f"Without {side}: {error}\n")
-            continue
-        for case, reason in failed.items():
-            print(f"Without {side}, {case}: {reason}\n")
-        workers.append(worker)
-        versions.update(found)
-    return workers, cases, versions
+        commands[side] = command
+    return interleave.start_workers(commands, stack, FLAGS.show_stderr)
 
 
 def matrix_product_gflops():
@@ -129,9 +120,7 @@ def print_operations(rows, versions):
 
 def main(_):
     with contextlib.ExitStack() as stack:
-        workers, cases, versions = start_workers()
-        for worker in workers:
-            stack.callback(worker.close)
+        workers, cases, versions = start_workers(stack)
         rows = interleave.interleave(workers, cases, FLAGS.repeats)
     names = [name for name in versions if not name.startswith("GFLOP")]
     print(

@@ -78,22 +78,14 @@ def main(_):
         ]
     else:
         print(f"No --torch_python, so without {', '.join(TORCH_SIDES)}.\n")
-    workers, ready, versions = [], {}, {}
+    commands = {}
+    for side, python, script in sides:
+        job = json.dumps({"side": side, "cases": cases})
+        commands[side] = [python, str(FOLDER / script), job]
     with contextlib.ExitStack() as stack:
-        for side, python, script in sides:
-            job = json.dumps({"side": side, "cases": cases})
-            command = [python, str(FOLDER / script), job]
-            try:
-                worker = interleave.Worker(side, command, FLAGS.show_stderr)
-                stack.callback(worker.close)
-                ready[side], failed, found = worker.wait_until_ready()
-            except (OSError, RuntimeError) as error:
-                print(f"Without {side}: {error}\n")
-                continue
-            for case, reason in failed.items():
-                print(f"Without {side}, {case}: {reason}\n")
-            workers.append(worker)
-            versions.update(found)
+        workers, ready, versions = interleave.start_workers(
+            commands, stack, FLAGS.show_stderr
+        )
         rows = interleave.interleave(workers, ready, FLAGS.repeats)
     print(
         "Gated PixelCNN, 28x28 binary, 7 layers of 64 filters, float32, "

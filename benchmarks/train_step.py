@@ -69,7 +69,7 @@ def choose_data(path):
     return {"dataset": None}
 
 
-def start_workers(job):
+def start_workers(job, stack):
     """Starts all sides, one after another, and prints which cannot run."""
     sides = [
         (side, sys.executable, "vae_keras_worker.py") for side in KERAS_SIDES
@@ -81,24 +81,15 @@ def start_workers(job):
         ]
     else:
         print(f"No --torch_python, so without {', '.join(TORCH_SIDES)}.\n")
-    workers, cases, versions = [], {}, {}
+    commands = {}
     for side, python, script in sides:
         command = [
             python,
             str(FOLDER / script),
             json.dumps({**job, "side": side}),
         ]
-        try:
-            worker = interleave.Worker(side, command, FLAGS.show_stderr)
-            cases[side], failed, found = worker.wait_until_ready()
-        except (OSError, RuntimeError) as error:
-            print(f"Without {side}: {error}\n")
-            continue
-        for case, reason in failed.items():
-            print(f"Without {side}, {case}: {reason}\n")
-        workers.append(worker)
-        versions.update(found)
-    return workers, cases, versions
+        commands[side] = command
+    return interleave.start_workers(commands, stack, FLAGS.show_stderr)
 
 
 def main(_):
@@ -115,9 +106,7 @@ def main(_):
             "pixels": pixels,
             **data,
         }
-        workers, cases, versions = start_workers(job)
-        for worker in workers:
-            stack.callback(worker.close)
+        workers, cases, versions = start_workers(job, stack)
         rows = interleave.interleave(workers, cases, FLAGS.repeats)
 
     print(

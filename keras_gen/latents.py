@@ -1,6 +1,9 @@
-"""Paths through a latent space, as arrays that `decode` takes."""
+"""Paths through a latent space and latents near its middle."""
+
+import math
 
 import numpy as np
+import tensorflow as tf
 
 
 def interpolate(a, b, num_steps, method="spherical"):
@@ -104,6 +107,28 @@ def traverse(z, dim, values):
     path = np.repeat(z[None], len(values), axis=0)
     path[..., dim] = values.reshape(-1, *[1] * (z.ndim - 1))
     return path.astype("float32")
+
+
+def truncated_normal(shape, bound, seed):
+    """Standard normal numbers, each cut to [-bound, bound].
+
+    They are drawn by inversion, so that a smaller bound moves the numbers of
+    a seed inwards and keeps their order.
+
+    Args:
+        shape: Integer tensor, the shape to draw.
+        bound: Positive float32 scalar.
+        seed: Two integers, as in `tf.random.stateless_uniform`.
+
+    Returns:
+        float32 tensor of that shape.
+    """
+    uniform = tf.random.stateless_uniform(
+        shape, seed, minval=-1.0, alg="philox"
+    )
+    mass = tf.math.erf(bound / math.sqrt(2.0))
+    z = math.sqrt(2.0) * tf.math.erfinv(mass * uniform)
+    return tf.clip_by_value(z, -bound, bound)
 
 
 def _angle(a, b):

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import scipy.spatial
+import scipy.stats
 import tensorflow as tf
 
-from keras_gen.latents import interpolate, traverse
+from keras_gen.latents import interpolate, traverse, truncated_normal
 
 
 def latents(*shape, seed=0):
@@ -124,3 +125,13 @@ def test_paths_that_are_none_are_refused(arguments, message):
 def test_traversals_that_are_none_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         traverse(*arguments)
+
+
+def test_truncated_numbers_are_of_the_truncated_normal_distribution():
+    z = truncated_normal((20_000,), np.float32(0.7), (0, 1))
+    assert z.dtype == "float32" and np.max(np.abs(z)) <= np.float32(0.7)
+    cdf = scipy.stats.truncnorm(-0.7, 0.7).cdf
+    assert scipy.stats.kstest(np.asarray(z), cdf).pvalue > 0.01
+    far = truncated_normal((20_000,), np.float32(3.0), (0, 1))
+    # Neighbours may be rounded to the same number.
+    assert np.all(np.diff(np.asarray(z)[np.argsort(far)]) > -1e-6)

@@ -1,14 +1,13 @@
 """Generative adversarial network."""
 
 import contextlib
-import math
 
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 from keras import saving
 
-from keras_gen import inputs, latent_search, losses, unrolling
+from keras_gen import inputs, latent_search, latents, losses, unrolling
 from keras_gen.conditioning import (
     check_network,
     check_width,
@@ -535,12 +534,7 @@ class GAN(GenerativeModel):
 
     def _sample_truncated(self, num_samples, seed, truncation, condition=None):
         shape = tf.stack([num_samples, self.latent_dim])
-        uniform = tf.random.stateless_uniform(
-            shape, seed, minval=-1.0, alg="philox"
-        )
-        bound = tf.math.erf(truncation / math.sqrt(2.0))
-        z = math.sqrt(2.0) * tf.math.erfinv(bound * uniform)
-        z = tf.clip_by_value(z, -truncation, truncation)
+        z = latents.truncated_normal(shape, truncation, seed)
         return self._images_of(z, seed, condition)
 
     def _latents(self, *leading, seed):

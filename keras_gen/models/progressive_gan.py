@@ -1,7 +1,6 @@
 """Progressive-growing generative adversarial network."""
 
 import functools
-import math
 
 import keras
 import numpy as np
@@ -831,12 +830,7 @@ class ProgressiveGAN(GenerativeModel):
         self, resolution, num_samples, seed, truncation, condition=None
     ):
         shape = tf.stack([num_samples, self.latent_dim])
-        uniform = tf.random.stateless_uniform(
-            shape, seed, minval=-1.0, alg="philox"
-        )
-        bound = tf.math.erf(truncation / math.sqrt(2.0))
-        z = math.sqrt(2.0) * tf.math.erfinv(bound * uniform)
-        z = tf.clip_by_value(z, -truncation, truncation)
+        z = latents.truncated_normal(shape, truncation, seed)
         return self._images_of(resolution, z, seed, condition)
 
     def _images_of(self, resolution, z, seed, condition):
