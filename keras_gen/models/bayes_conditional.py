@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from keras import saving
 
-from keras_gen import inputs
+from keras_gen import inputs, langevin
 from keras_gen.generative_model import GenerativeModel
 
 METHODS = ("latent", "data", "resampling")
@@ -511,25 +511,13 @@ class BayesConditional(GenerativeModel):
         return total + tf.gather(log_probs, y, batch_dims=1)
 
     def _chain(self, state, y, num_results, burn_in, seed):
-        """Langevin Monte Carlo: the path and log acceptance ratios."""
-        # More leapfrog steps can turn full circle, and get nowhere.
-        kernel = tfp.mcmc.HamiltonianMonteCarlo(
+        """Paths of Langevin chains, and their log acceptance ratios."""
+        return langevin.chains(
             lambda state: self._log_density(state, y),
-            step_size=0.1,
-            num_leapfrog_steps=1,
-        )
-        kernel = tfp.mcmc.DualAveragingStepSizeAdaptation(
-            kernel,
-            num_adaptation_steps=burn_in * 4 // 5,
-            target_accept_prob=0.6,
-        )
-        return tfp.mcmc.sample_chain(
-            num_results,
             state,
-            kernel=kernel,
-            num_burnin_steps=burn_in,
-            trace_fn=lambda _, results: results.inner_results.log_accept_ratio,
-            seed=seed,
+            num_results,
+            burn_in,
+            seed,
         )
 
     # Saving

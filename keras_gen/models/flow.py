@@ -7,7 +7,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from keras import saving
 
-from keras_gen import distributions, inputs
+from keras_gen import distributions, inputs, langevin
 from keras_gen.generative_model import GenerativeModel
 from keras_gen.layers.dequantization import (
     UniformDequantization,
@@ -151,10 +151,14 @@ class Flow(GenerativeModel):
         v, log_q = x, 0.0
         if self.dequantization is not None:
             v, log_q = self.dequantization.draw(x, noise, training)
+        return self._log_density(v, training) - log_q
+
+    def _log_density(self, v, training=False):
+        """`log p(v)` of points, `(batch,)`."""
         y, log_slope = self._to_reals(v)
         z, log_det = self.transform.forward(y, training)
         z = tf.reshape(z, (-1, self.latent_dim))
-        return self.prior.log_prob(z) + log_det + log_slope - log_q
+        return self.prior.log_prob(z) + log_det + log_slope
 
     def call(self, x, training=False):
         return self._reconstruct(self.images_from(x))
@@ -275,6 +279,78 @@ class Flow(GenerativeModel):
 
     def _reconstruct(self, x):
         return self._decode(self._encode(x))
+
+    def impute(self, x, mask, *, num_samples=1, num_steps=500, seed=None):
+        """Draws missing pixels by Langevin chains, given the observed ones.
+
+        Each draw is the end of a chain of its own, which starts from a sample
+        of the model in the place of missing pixels. Its density is that of the
+        points that are observed images: under uniform dequantization each
+        observed pixel keeps its level and moves within it, so that in the
+        limit of many steps draws have the exact conditional distribution.
+
+        Args:
+            x: Images `(batch, *image_shape)`, uint8 or float in [0, 1]. What
+                stands in missing pixels makes no difference.
+            mask: Booleans that broadcast to the shape of `x`, True where a
+                pixel is observed.
+            num_samples: Integer, draws per image.
+            num_steps: Integer, steps of each chain.
+            seed: Integer for the same draws each time, or `None`.
+
+        Returns:
+            `(num_samples, batch, *image_shape)` float32 in [0, 1]; observed
+            pixels are those of `x`, the others as in `sample`.
+
+        Raises:
+            ValueError: If an argument is not as above.
+        """
+        inputs.check_positive_integer(num_samples, "num_samples")
+        inputs.check_positive_integer(num_steps, "num_steps")
+        x = self.images_from(x)
+        return self.graph(
+            self._impute,
+            x,
+            inputs.mask_from(mask, x),
+            num_samples,
+            num_steps,
+            self.verb_seed(seed),
+        )
+
+    def _impute(self, x, mask, num_samples, num_steps, seed):
+        shape = tf.concat([[num_samples], tf.shape(x)], axis=0)
+        copies = (num_samples, 1, 1, 1)
+        known, observed = tf.tile(x, copies), tf.tile(mask, copies)
+        seeds = tf.unstack(tf.random.split(seed, 3))
+
+        def points(state):
+            """The state is the logit of what is free, pixel by pixel."""
+            free = tf.sigmoid(tf.reshape(state, tf.shape(known)))
+            if self.dequantization is None:
+                return tf.where(observed, known, free)
+            return tf.where(observed, (255.0 * known + free) / 256.0, free)
+
+        def log_density(state):
+            log_slope = tf.math.log_sigmoid(state) - tf.nn.softplus(state)
+            return self._log_density(points(state)) + tf.reduce_sum(
+                log_slope, axis=1
+            )
+
+        start = self._decode(self.prior.sample(tf.shape(known)[0], seeds[0]))
+        noise = tf.random.stateless_uniform(
+            tf.shape(known), seeds[1], alg="philox"
+        )
+        start = tf.where(observed, noise, start)
+        start = tf.clip_by_value(start, 1e-3, 1.0 - 1e-3)
+        start = tf.math.log(start) - tf.math.log1p(-start)
+        start = tf.reshape(start, (-1, self.latent_dim))
+        path, _ = langevin.chains(
+            log_density, start, 1, num_steps - 1, seeds[2]
+        )
+        drawn = points(path[0])
+        if self.dequantization is not None:
+            drawn = tf.minimum(tf.floor(256.0 * drawn), 255.0) / 255.0
+        return tf.where(mask, x, tf.reshape(drawn, shape))
 
     # Saving
 

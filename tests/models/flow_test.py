@@ -47,6 +47,10 @@ def planar(**arguments):
     return RealNVP((1, 1, 2), seed=1, **{**options, **arguments})
 
 
+def imputed(mask=True, **arguments):
+    return planar().impute(images(2, (1, 1, 2)), mask, **arguments)
+
+
 def adapt(model):
     """Lets the normalizations of a model see data as in training."""
     y, _ = model._to_reals(tf.constant(0.1 + 0.8 * images(64)))
@@ -302,6 +306,56 @@ def test_models_survive_their_files(make, tmp_path):
     assert model.get_config().keys() == loaded.get_config().keys()
 
 
+def test_imputed_points_have_their_conditional_density():
+    model, known = randomized(planar(), scale=0.5), 0.3
+    grid = (np.arange(400, dtype="float32") + 0.5) / 400
+    line = np.stack([np.full(400, known, "float32"), grid], axis=1)
+    log_prob = np.array(model.log_prob(line.reshape(-1, 1, 1, 2)))
+    weights = np.exp(log_prob - log_prob.max())
+    cumulative = np.cumsum(weights) / weights.sum()
+
+    x = np.array([known, 0.9], "float32").reshape(1, 1, 1, 2)
+    mask = np.array([True, False])
+    drawn = np.array(model.impute(x, mask, num_samples=3000, seed=0))
+    assert drawn.shape == (3000, 1, 1, 1, 2)
+    assert np.all(drawn[..., 0] == x[..., 0])
+    # The greatest distance of the distribution functions (Kolmogorov-Smirnov).
+    seen = np.sort(drawn[..., 1].ravel())
+    expected = np.interp(seen, grid + 0.5 / 400, cumulative)
+    assert np.abs(expected - (np.arange(3000) + 0.5) / 3000).max() < 0.035
+
+
+def test_imputed_levels_have_their_conditional_probabilities():
+    model = randomized(planar(dequantization="uniform", logit=True), scale=0.5)
+    level, levels = 200, np.arange(256)
+    line = np.stack([np.full(256, level), levels], axis=1).astype("uint8")
+    line = line.reshape(-1, 1, 1, 2)
+    log_prob = np.array(model.log_prob(line, num_samples=200, seed=0))
+    probabilities = np.exp(log_prob - log_prob.max())
+    cumulative = np.cumsum(probabilities) / probabilities.sum()
+
+    x = np.array([level, 3], "uint8").reshape(1, 1, 1, 2)
+    mask = np.array([True, False])
+    drawn = np.array(model.impute(x, mask, num_samples=3000, seed=0))
+    assert np.all(drawn[..., 0] == np.float32(level) / np.float32(255))
+    seen = np.rint(255 * drawn[..., 1].ravel()).astype(int)
+    np.testing.assert_allclose(255 * drawn[..., 1].ravel(), seen, atol=1e-3)
+    counts = np.bincount(seen, minlength=256).cumsum() / 3000
+    assert np.abs(counts - cumulative).max() < 0.035
+
+
+def test_imputation_keeps_what_is_seen_bit_for_bit(make):
+    model, x = randomized(make()), images(3)
+    mask = np.random.default_rng(0).random((3, *SHAPE)) < 0.5
+    first = np.array(model.impute(x, mask, num_samples=2, num_steps=5, seed=1))
+    assert first.shape == (2, 3, *SHAPE) and first.dtype == np.float32
+    assert np.all((first == x) | ~mask) and np.any(first != x)
+    assert first.min() >= 0 and first.max() <= 1
+    hidden = np.where(mask, x, 0.5).astype("float32")
+    again = model.impute(hidden, mask, num_samples=2, num_steps=5, seed=1)
+    np.testing.assert_array_equal(again, first)
+
+
 @pytest.mark.parametrize(
     "make, word",
     [
@@ -318,6 +372,9 @@ def test_models_survive_their_files(make, tmp_path):
         (lambda: planar().sample(2, temperature=-1.0), "temperature"),
         (lambda: planar().decode(np.zeros((2, 3))), r"`z`.*\(batch, 2\)"),
         (lambda: planar().log_prob(images(1, (1, 1, 2)), num_samples=0), "num"),
+        (lambda: imputed(num_samples=0), "num_samples"),
+        (lambda: imputed(num_steps=0.5), "num_steps"),
+        (lambda: imputed(mask=np.ones(3, bool)), "mask"),
     ],
 )
 def test_what_cannot_be_is_refused(make, word):

@@ -1,0 +1,84 @@
+"""Trains every family for the same time, and sets them side by side.
+
+python examples/compare.py --dataset=fashion_mnist --seconds=120
+"""
+
+import time
+
+import keras
+from absl import app, flags
+from matplotlib import pyplot
+
+import keras_gen
+from keras_gen import datasets, images, metrics
+
+GREY = {
+    "VAE": {"latent_dim": 32, "likelihood": "discretized_logistic"},
+    "PixelCNN": {"num_filters": 24},
+    "NICE": {},
+    "RealNVP": {"num_couplings": 3, "num_scales": 2, "hidden_dim": 32},
+    "Glow": {"num_couplings": 4, "num_scales": 2},
+    "GaussianMixture": {"num_components": 10},
+    "RBM": {"hidden_dim": 500, "likelihood": "gaussian"},
+    "GSN": {"hidden_dim": 1000, "likelihood": "gaussian"},
+    "GAN": {"latent_dim": 64},
+    "LaplacianGAN": {"latent_dim": 64, "num_levels": 2},
+}
+BINARY = {"FVBN": {}, "NADE": {"hidden_dim": 500}, "MADE": {}}
+BINARY |= {"PixelCNN": {"num_filters": 24, "likelihood": "bernoulli"}}
+BINARY |= {"VAE": {"latent_dim": 32}, "GAN": {"latent_dim": 64}}
+BINARY |= {"RBM": {"hidden_dim": 500}, "DBM": {"hidden_dims": (500, 1000)}}
+BINARY |= {"GSN": {"hidden_dim": 1000}}
+BINARY |= {"BernoulliMixture": {"num_components": 50}}
+FLAGS = flags.FLAGS
+flags.DEFINE_string("dataset", "mnist_5k", "See datasets.load.")
+flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
+flags.DEFINE_string("output_dir", "run/compare", "Where all is written.")
+flags.DEFINE_enum("binarize", None, ["static", "dynamic"], "Black and white.")
+flags.DEFINE_multi_string("model", [], "All that suit, if none is given.")
+flags.DEFINE_float("seconds", 60, "Of training, once it is compiled.")
+flags.DEFINE_integer("num_samples", 2000, "And real images to compare with.")
+flags.DEFINE_integer("seed", 0, "Of weights, data order and samples.")
+
+
+class Deadline(keras.callbacks.Callback):
+    end = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.end = self.end or time.perf_counter() + FLAGS.seconds
+        self.model.stop_training |= time.perf_counter() > self.end
+
+
+def main(_):
+    keras.utils.set_random_seed(FLAGS.seed)
+    files = {"binarize": FLAGS.binarize, "data_dir": FLAGS.data_dir}
+    train = datasets.load(FLAGS.dataset, "train", batch_size=100, **files)
+    test = datasets.load(FLAGS.dataset, "test", batch_size=100, **files)
+    labelled = datasets.load(FLAGS.dataset, "train", labels=True, **files)
+    features = metrics.classifier_features(labelled)
+    options = {"reference": train, "num_samples": FLAGS.num_samples}
+    options |= {"feature_extractor": features, "verbose": 0}
+    families, reports = BINARY if FLAGS.binarize else GREY, {}
+    shape, page = datasets.image_shape(train), pyplot.figure(figsize=(16, 7))
+    for name in FLAGS.model or families:
+        make, sizes = getattr(keras_gen, name), families[name]
+        model = make(shape, **sizes, seed=FLAGS.seed)
+        model.compile()
+        model.fit(train, epochs=9999, verbose=0, callbacks=[Deadline()])
+        report = keras_gen.evaluate(model, test, **options)
+        x, began = model.sample(100, seed=0), time.perf_counter()
+        x = model.sample(100, seed=1)  # again, now that it is compiled
+        report["seconds_per_1000_samples"] = 10 * (time.perf_counter() - began)
+        report["parameters"] = report["model"]["num_parameters"]
+        report.save(f"{FLAGS.output_dir}/{name}.json")
+        reports[name] = report
+        panel = page.add_subplot(2, 5, len(reports), title=name)
+        panel.imshow(images.grid(x[:64]), "gray")
+        panel.axis("off")
+    keras_gen.compare(reports)
+    page.savefig(f"{FLAGS.output_dir}/samples.png", bbox_inches="tight")
+    print(f"samples: {FLAGS.output_dir}/samples.png")
+
+
+if __name__ == "__main__":
+    app.run(main)
