@@ -31,8 +31,8 @@ def flags_of(script):
     """The flags that a script defines, by the names in its source."""
     text = script.read_text()
     names = re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', text)
-    if 'f"DEFINE_{kind}"' in text:  # a table of them
-        names += re.findall(r'"(\w+)"', text)
+    if "VAE.__init__.__kwdefaults__" in text:
+        names += keras_gen.VAE.__init__.__kwdefaults__
     return set(names)
 
 
