@@ -43,6 +43,11 @@ def check_width(num_classes, condition_dim):
     return None
 
 
+def beside(x, condition):
+    """What a network takes: `x` alone, or `[x, condition]` if there is one."""
+    return x if condition is None else [x, condition]
+
+
 def check_network(network, input_shape, output_shape, argument, width=None):
     """Checks the shapes of a network, with those of its condition.
 

@@ -197,6 +197,29 @@ def check_network(network, input_shape, output_shape, argument):
         )
 
 
+def check_two_optimizers(d_optimizer, g_optimizer):
+    """Checks that a discriminator and a generator do not share an optimizer.
+
+    Args:
+        d_optimizer: The discriminator's, an object, a name or `None`.
+        g_optimizer: The generator's.
+
+    Raises:
+        ValueError: If both are one object, whose state would mix both.
+
+    Example:
+
+    >>> check_two_optimizers("adam", "adam")  # two will be made
+    """
+    if d_optimizer is g_optimizer and isinstance(
+        d_optimizer, keras.optimizers.Optimizer
+    ):
+        raise ValueError(
+            "`d_optimizer` and `g_optimizer` must be two optimizers, got one "
+            "object for both. Make one for each."
+        )
+
+
 def check_images(x, image_shape, argument="x"):
     """Checks one batch of images and brings it to one of two dtypes.
 

@@ -69,6 +69,11 @@ def prepare(optimizer, weights, half):
     return optimizer
 
 
+def regularization(network):
+    """Sum of the losses that the layers of a network add, 0 without any."""
+    return tf.add_n(network.losses) if network.losses else 0.0
+
+
 def all_finite(gradients):
     """Whether every gradient is finite on every replica: a bool scalar."""
     # A sum carries each inf and NaN, and takes one pass over the gradient.

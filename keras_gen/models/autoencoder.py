@@ -7,7 +7,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from keras import saving
 
-from keras_gen import inputs, networks, pixel_likelihoods
+from keras_gen import inputs, networks, optimization, pixel_likelihoods
 from keras_gen.generative_model import GenerativeModel
 from keras_gen.layers.sparsity import KSparse
 
@@ -352,7 +352,7 @@ class Autoencoder(GenerativeModel):
         weights = self.trainable_weights
         with tf.GradientTape() as tape:
             terms = self.loss_terms(x, training=True)
-            regularization = tf.add_n(self.losses) if self.losses else 0.0
+            regularization = optimization.regularization(self)
             total = tf.reduce_mean(terms["loss"]) + regularization
             scaled_loss = self.scale_loss(total, self.optimizer)
         gradients = tape.gradient(scaled_loss, weights)

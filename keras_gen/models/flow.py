@@ -7,7 +7,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from keras import saving
 
-from keras_gen import distributions, inputs, langevin
+from keras_gen import distributions, inputs, langevin, optimization
 from keras_gen.generative_model import GenerativeModel
 from keras_gen.layers.dequantization import (
     UniformDequantization,
@@ -126,7 +126,7 @@ class Flow(GenerativeModel):
             log_prob = self._log_prob_of_draw(
                 x, self.uniform(tf.shape(x), training=True), training=True
             )
-            regularization = tf.add_n(self.losses) if self.losses else 0.0
+            regularization = optimization.regularization(self)
             loss = regularization - tf.reduce_mean(log_prob)
             scaled_loss = self.scale_loss(loss, self.optimizer)
         gradients = tape.gradient(scaled_loss, weights)

@@ -7,8 +7,16 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from keras import saving
 
-from keras_gen import inputs, latent_search, latents, losses, unrolling
+from keras_gen import (
+    inputs,
+    latent_search,
+    latents,
+    losses,
+    optimization,
+    unrolling,
+)
 from keras_gen.conditioning import (
+    beside,
     check_network,
     check_width,
     random_classes,
@@ -244,12 +252,7 @@ class GAN(GenerativeModel):
             - [Amortised MAP Inference](https://arxiv.org/abs/1610.04490), on
               instance noise
         """
-        is_object = isinstance(d_optimizer, keras.optimizers.Optimizer)
-        if is_object and d_optimizer is g_optimizer:
-            raise ValueError(
-                "`d_optimizer` and `g_optimizer` must be two optimizers, got "
-                "one object for both. Make one for each network."
-            )
+        inputs.check_two_optimizers(d_optimizer, g_optimizer)
         d_optimizer = d_optimizer or keras.optimizers.Adam(2e-4, beta_1=0.5)
         g_optimizer = g_optimizer or keras.optimizers.Adam(2e-4, beta_1=0.5)
         self.adversarial_loss = losses.get(loss, label_smoothing)
@@ -312,7 +315,9 @@ class GAN(GenerativeModel):
         weights = self.discriminator.trainable_weights
         with tf.GradientTape() as tape:
             logs = self.discriminator_logs(real, fake, condition, mix)
-            total = logs["d_loss"] + _regularization(self.discriminator)
+            total = logs["d_loss"] + optimization.regularization(
+                self.discriminator
+            )
             scaled_loss = self.scale_loss(total, self.d_optimizer)
         gradients = tape.gradient(scaled_loss, weights)
         self.apply_gradients(gradients, weights, self.d_optimizer)
@@ -365,7 +370,7 @@ class GAN(GenerativeModel):
             seen = self._shown(real), self._shown(fake)
             with self._unrolled(*seen, condition):
                 g_loss = self.generator_loss(*seen, condition, training=True)
-            total = g_loss + _regularization(self.generator)
+            total = g_loss + optimization.regularization(self.generator)
             scaled_loss = self.scale_loss(total, self.optimizer)
         gradients = tape.gradient(scaled_loss, weights)
         self.apply_gradients(gradients, weights, self.optimizer)
@@ -392,7 +397,9 @@ class GAN(GenerativeModel):
 
         def d_loss():
             logs = self.discriminator_logs(real, fake, condition, mix)
-            return logs["d_loss"] + _regularization(self.discriminator)
+            return logs["d_loss"] + optimization.regularization(
+                self.discriminator
+            )
 
         return keras.StatelessScope(
             unrolling.unroll(
@@ -420,7 +427,7 @@ class GAN(GenerativeModel):
     def generate(self, num_samples, condition=None, training=False):
         """Fresh images of the generator that is trained."""
         z = self.normal(tf.stack([num_samples, self.latent_dim]), training)
-        images = self.generator(_beside(z, condition), training=training)
+        images = self.generator(beside(z, condition), training=training)
         return tf.cast(images, "float32")
 
     def discriminate(self, images, condition=None, training=False):
@@ -443,7 +450,7 @@ class GAN(GenerativeModel):
         return logits[:, :1], tf.reduce_mean(entropy)
 
     def _beside(self, images, condition):
-        return _beside(images, None if self._auxiliary else condition)
+        return beside(images, None if self._auxiliary else condition)
 
     def _shown(self, images):
         """Images as the discriminator sees them in training."""
@@ -485,7 +492,7 @@ class GAN(GenerativeModel):
         return tf.clip_by_value(images, 0.0, 1.0)
 
     def _unclipped(self, z, condition=None, training=False):
-        images = self.sampler(_beside(z, condition), training=training)
+        images = self.sampler(beside(z, condition), training=training)
         return 0.5 * tf.cast(images, "float32") + 0.5
 
     def sample(
@@ -691,16 +698,8 @@ class GAN(GenerativeModel):
         return cls(**config)
 
 
-def _beside(x, condition):
-    return x if condition is None else [x, condition]
-
-
 def _neighbours(rows):
     """Indices of other rows: two and two change places."""
     size = tf.shape(rows)[0]
     others = tf.bitwise.bitwise_xor(tf.range(size), 1)
     return tf.where(others < size, others, 0)
-
-
-def _regularization(network):
-    return tf.add_n(network.losses) if network.losses else 0.0

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 from keras import saving
 
-from keras_gen import inputs, pixel_likelihoods, randomness
+from keras_gen import inputs, optimization, pixel_likelihoods, randomness
 from keras_gen.generative_model import GenerativeModel
 from keras_gen.models import chains
 from keras_gen.models.boltzmann_machine import product
@@ -195,7 +195,7 @@ class GSN(GenerativeModel):
         weights = self.trainable_weights
         with tf.GradientTape() as tape:
             loss, error = self._walkback(x, training=True)
-            regularization = tf.add_n(self.losses) if self.losses else 0.0
+            regularization = optimization.regularization(self)
             total = tf.reduce_mean(loss) + regularization
             scaled_loss = self.scale_loss(total, self.optimizer)
         gradients = tape.gradient(scaled_loss, weights)

@@ -7,6 +7,7 @@ from keras import saving
 
 from keras_gen import inputs, laplacian_pyramid, latent_search, losses
 from keras_gen.conditioning import (
+    beside,
     check_network,
     check_width,
     random_classes,
@@ -212,12 +213,7 @@ class LaplacianGAN(GenerativeModel):
             ValueError: If an argument is not as above, or both kinds of
                 networks are given one optimizer.
         """
-        is_object = isinstance(d_optimizer, keras.optimizers.Optimizer)
-        if is_object and d_optimizer is g_optimizer:
-            raise ValueError(
-                "`d_optimizer` and `g_optimizer` must be two optimizers, got "
-                "one object for both. Make one for each kind of network."
-            )
+        inputs.check_two_optimizers(d_optimizer, g_optimizer)
         d_optimizer = d_optimizer or keras.optimizers.Adam(2e-4, beta_1=0.5)
         g_optimizer = g_optimizer or keras.optimizers.Adam(2e-4, beta_1=0.5)
         self.adversarial_loss = losses.get(loss, label_smoothing)
@@ -382,13 +378,13 @@ class LaplacianGAN(GenerativeModel):
         if k < self.num_levels - 1:
             plane = tf.reshape(noise, (-1, *self.level_shapes[k][:2], 1))
             noise = tf.concat([low, plane], axis=-1)
-        band = generators[k](_beside(noise, condition), training=training)
+        band = generators[k](beside(noise, condition), training=training)
         return tf.cast(band, "float32")
 
     def discriminate(self, level, images, condition=None, training=False):
         """Logits `(batch, 1)` of images of a level, float32."""
         logits = self.discriminators[level](
-            _beside(images, condition), training=training
+            beside(images, condition), training=training
         )
         return tf.cast(logits, "float32")
 
@@ -576,7 +572,3 @@ def _check_levels(levels, num_levels):
             f"0 for full size, got {levels!r}. Leave it out to train all."
         )
     return tuple(sorted(chosen))
-
-
-def _beside(x, condition):
-    return x if condition is None else [x, condition]

@@ -10,6 +10,7 @@ from keras import saving
 
 from keras_gen import inputs, latent_search, latents, losses
 from keras_gen.conditioning import (
+    beside,
     check_network,
     check_width,
     random_classes,
@@ -261,12 +262,7 @@ class ProgressiveGAN(GenerativeModel):
             ValueError: If an argument is not as above, both networks are
                 given one optimizer, or some do not go together.
         """
-        is_object = isinstance(d_optimizer, keras.optimizers.Optimizer)
-        if is_object and d_optimizer is g_optimizer:
-            raise ValueError(
-                "`d_optimizer` and `g_optimizer` must be two optimizers, got "
-                "one object for both. Make one for each network."
-            )
+        inputs.check_two_optimizers(d_optimizer, g_optimizer)
         self.adversarial_loss = losses.get(loss)
         if isinstance(self.adversarial_loss, losses.FeatureMatching):
             raise ValueError(
@@ -655,7 +651,7 @@ class ProgressiveGAN(GenerativeModel):
 
     def _generate(self, z, condition, alpha, resolution=None):
         return self.generator(
-            _beside(z, condition),
+            beside(z, condition),
             resolution=resolution or self.phase.resolution,
             alpha=alpha,
         )
@@ -663,7 +659,7 @@ class ProgressiveGAN(GenerativeModel):
     def _judge(self, images, condition, resolution, alpha):
         """The logits, and the auxiliary classifier's mean cross-entropy."""
         logits = self.discriminator(
-            _beside(images, None if self._auxiliary else condition),
+            beside(images, None if self._auxiliary else condition),
             resolution=resolution,
             alpha=alpha,
         )
@@ -746,7 +742,7 @@ class ProgressiveGAN(GenerativeModel):
         """Images in [0, 1] of one resolution; `None` is now, enlarged."""
         now = resolution is None
         images = self.sampler(
-            _beside(z, condition),
+            beside(z, condition),
             resolution=self.resolution if now else resolution,
             alpha=self._alpha.value if now else None,
         )
@@ -984,10 +980,6 @@ def _value(variable):
     """What a variable holds now, also while a graph is traced."""
     with tf.init_scope():
         return np.asarray(variable)
-
-
-def _beside(x, condition):
-    return x if condition is None else [x, condition]
 
 
 def _every(num_parts, i, data):

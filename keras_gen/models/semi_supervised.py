@@ -7,7 +7,13 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from keras import saving
 
-from keras_gen import conditioning, inputs, networks, pixel_likelihoods
+from keras_gen import (
+    conditioning,
+    inputs,
+    networks,
+    optimization,
+    pixel_likelihoods,
+)
 from keras_gen.generative_model import GenerativeModel
 from keras_gen.layers.priors import diagonal_normal
 from keras_gen.models.vae import VAE
@@ -344,7 +350,7 @@ class SemiSupervisedVAE(GenerativeModel):
                 terms.pop("classification"), share
             )
             loss = self.alpha * classification - terms.pop("bound")
-            regularization = tf.add_n(self.losses) if self.losses else 0.0
+            regularization = optimization.regularization(self)
             total = tf.reduce_mean(loss) + regularization
             scaled_loss = self.scale_loss(total, self.optimizer)
         gradients = tape.gradient(scaled_loss, weights)

@@ -5,7 +5,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from keras import saving
 
-from keras_gen import inputs, latent_search, losses
+from keras_gen import inputs, latent_search, losses, optimization
 from keras_gen.generative_model import GenerativeModel
 from keras_gen.networks.conditional import feature_network
 from keras_gen.networks.semi_supervised import (
@@ -178,12 +178,7 @@ class SemiSupervisedGAN(GenerativeModel):
             ValueError: If an argument is not as above, or both networks are
                 given one optimizer.
         """
-        is_object = isinstance(d_optimizer, keras.optimizers.Optimizer)
-        if is_object and d_optimizer is g_optimizer:
-            raise ValueError(
-                "`d_optimizer` and `g_optimizer` must be two optimizers, got "
-                "one object for both. Make one for each network."
-            )
+        inputs.check_two_optimizers(d_optimizer, g_optimizer)
         d_optimizer = d_optimizer or keras.optimizers.Adam(2e-4, beta_1=0.5)
         g_optimizer = g_optimizer or keras.optimizers.Adam(2e-4, beta_1=0.5)
         self.adversarial_loss = losses.get(loss, label_smoothing)
@@ -227,7 +222,9 @@ class SemiSupervisedGAN(GenerativeModel):
         weights = self.discriminator.trainable_weights
         with tf.GradientTape() as tape:
             logs = self.discriminator_logs(real, fake, y, share, mix)
-            total = logs["d_loss"] + _regularization(self.discriminator)
+            total = logs["d_loss"] + optimization.regularization(
+                self.discriminator
+            )
             scaled_loss = self.scale_loss(total, self.d_optimizer)
         gradients = tape.gradient(scaled_loss, weights)
         self.apply_gradients(gradients, weights, self.d_optimizer)
@@ -292,7 +289,7 @@ class SemiSupervisedGAN(GenerativeModel):
             tape.watch([weight.value for weight in weights])
             fake = self.generate(tf.shape(real)[0], training=True)
             g_loss = self.generator_loss(real, fake, training=True)
-            total = g_loss + _regularization(self.generator)
+            total = g_loss + optimization.regularization(self.generator)
             scaled_loss = self.scale_loss(total, self.optimizer)
         gradients = tape.gradient(scaled_loss, weights)
         self.apply_gradients(gradients, weights, self.optimizer)
@@ -454,7 +451,3 @@ class SemiSupervisedGAN(GenerativeModel):
 def _real_logits(class_logits):
     """d(x), `(batch, 1)`."""
     return tf.reduce_logsumexp(class_logits, axis=1, keepdims=True)
-
-
-def _regularization(network):
-    return tf.add_n(network.losses) if network.losses else 0.0

@@ -12,6 +12,7 @@ from keras_gen import (
     conditioning,
     inputs,
     networks,
+    optimization,
     pixel_likelihoods,
     randomness,
 )
@@ -441,7 +442,7 @@ class VAE(GenerativeModel):
             )
         with tf.GradientTape() as tape:
             terms = self.loss_terms(x, condition, training=True)
-            regularization = tf.add_n(self.losses) if self.losses else 0.0
+            regularization = optimization.regularization(self)
             total = tf.reduce_mean(terms["loss"]) + regularization
             scaled_loss = self.scale_loss(total, self.optimizer)
         gradients = tape.gradient(scaled_loss, weights)
