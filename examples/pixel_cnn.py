@@ -22,6 +22,8 @@ flags.DEFINE_enum("binarize", None, ["static", "dynamic"], "Black and white.")
 flags.DEFINE_string("likelihood", "categorical", "See PixelCNN.")
 flags.DEFINE_integer("num_filters", 64, "Features of each stack.")
 flags.DEFINE_integer("num_layers", 7, "Layers of each stack.")
+flags.DEFINE_integer("kernel_size", 3, "Odd, of all layers but the first.")
+flags.DEFINE_integer("first_kernel_size", 7, "Odd, of the first layer.")
 flags.DEFINE_integer("num_classes", None, "If conditional on the labels.")
 flags.DEFINE_integer("epochs", 10, "Passes over the training data.")
 flags.DEFINE_integer("batch_size", 32, "Images per step.")
@@ -51,6 +53,8 @@ def main(_):
         FLAGS.num_layers,
         likelihood=FLAGS.likelihood,
         num_classes=FLAGS.num_classes,
+        kernel_size=FLAGS.kernel_size,
+        first_kernel_size=FLAGS.first_kernel_size,
         seed=FLAGS.seed,
     )
     steps, decay = FLAGS.epochs * len(train), keras.optimizers.schedules

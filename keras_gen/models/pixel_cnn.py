@@ -42,6 +42,11 @@ class PixelCNN(RasterScan):
             likelihood are those of `pixel_draws`. Conditional ones take
             `[x, condition]`, classes as one-hot vectors. Defaults to
             `networks.GatedPixelCNN`, whose images are drawn from caches.
+        kernel_size: Odd integer, of all layers of the default network but the
+            first. A pixel sees `first_kernel_size // 2 + (num_layers - 1) *
+            (kernel_size // 2)` pixels to the left, upwards and to both sides:
+            9 by default, which is enough for texture, not for shape.
+        first_kernel_size: Odd integer, of the first layer.
         seed: Integer or `None`, seed of `sample` and `impute`.
 
     Call arguments:
@@ -77,6 +82,8 @@ class PixelCNN(RasterScan):
         condition_dim=None,
         condition_network=None,
         network=None,
+        kernel_size=3,
+        first_kernel_size=7,
         seed=None,
         **kwargs,
     ):
@@ -95,6 +102,8 @@ class PixelCNN(RasterScan):
         self.num_layers = inputs.check_positive_integer(
             num_layers, "num_layers"
         )
+        self.kernel_size = kernel_size
+        self.first_kernel_size = first_kernel_size
         if network is not None and condition_network is not None:
             raise ValueError(
                 "`condition_network` is a part of the default network, and "
@@ -108,6 +117,8 @@ class PixelCNN(RasterScan):
                 self.num_maps,
                 self.num_filters,
                 self.num_layers,
+                self.kernel_size,
+                self.first_kernel_size,
                 num_groups=self.num_groups,
                 condition_dim=self.condition_width,
                 condition_network=condition_network,
@@ -130,4 +141,6 @@ class PixelCNN(RasterScan):
             **super().get_config(),
             "num_filters": self.num_filters,
             "num_layers": self.num_layers,
+            "kernel_size": self.kernel_size,
+            "first_kernel_size": self.first_kernel_size,
         }
