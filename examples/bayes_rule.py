@@ -1,6 +1,7 @@
-"""Draws images of a class from a VAE and a classifier that do not know it.
+"""Draws images of a class from a model and a classifier that do not know it.
 
-python examples/bayes_rule.py --dataset=fashion_mnist --epochs=20
+python examples/bayes_rule.py --dataset=fashion_mnist --epochs=20  # of a VAE
+python examples/bayes_rule.py --dataset=fashion_mnist --model=FLOW.keras
 """
 
 import time
@@ -17,7 +18,9 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", "mnist_5k", "See datasets.load.")
 flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
 flags.DEFINE_string("output_dir", "run/bayes_rule", "For all results.")
+flags.DEFINE_string("model", None, "Of images; else a VAE is trained.")
 flags.DEFINE_integer("latent_dim", 16, "Latents of the VAE.")
+flags.DEFINE_integer("num_samples", 64, "Images that are drawn and judged.")
 flags.DEFINE_integer("num_steps", 100, "Steps of each chain.")
 flags.DEFINE_integer("epochs", 20, "Of the VAE, and of each classifier.")
 flags.DEFINE_integer("batch_size", 128, "Images per step.")
@@ -47,23 +50,26 @@ def main(_):
     shape = datasets.image_shape(train)
     num_classes = 1 + max(int(np.max(y)) for _, y in train)
     began = time.time()
-    vae = VAE(shape, FLAGS.latent_dim, seed=FLAGS.seed)
-    vae.compile(keras.optimizers.Adam(1e-3))
-    vae.fit(train, validation_data=test, epochs=FLAGS.epochs)
+    if FLAGS.model:
+        model = keras.saving.load_model(FLAGS.model)
+    else:
+        model = VAE(shape, FLAGS.latent_dim, seed=FLAGS.seed)
+        model.compile(keras.optimizers.Adam(1e-3))
+        model.fit(train, validation_data=test, epochs=FLAGS.epochs)
     networks = [classifier(shape, num_classes) for _ in range(2)]
     bayes, judge = (
-        BayesConditional(vae, network, from_logits=True, seed=FLAGS.seed)
+        BayesConditional(model, network, from_logits=True, seed=FLAGS.seed)
         for network in networks
     )
     for one in (bayes, judge):
         one.compile(keras.optimizers.Adam(1e-3))
         one.fit(train, validation_data=test, epochs=FLAGS.epochs)
     print(f"trained for {time.time() - began:.0f} s")
-    y = np.arange(64) % num_classes
-    x = bayes.sample(64, condition=y, num_steps=FLAGS.num_steps, seed=0)
-    images.save_grid(x, f"{folder}/samples.png")
+    y = np.arange(FLAGS.num_samples) % num_classes
+    x = bayes.sample(len(y), condition=y, num_steps=FLAGS.num_steps, seed=0)
+    images.save_grid(x[:64], f"{folder}/samples.png")
     agreed = np.mean(np.argmax(judge.classify(x), axis=1) == y)
-    print(f"another classifier agrees on {agreed:.0%}")
+    print(f"another classifier agrees on {agreed:.1%}")
     print("chains of class 0:", bayes.diagnose(0, num_results=100))
     print("share of each class:", np.round(bayes.adapt(2000), 3))
     bayes.save(f"{folder}/bayes_rule.keras")

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from keras import saving
 
-from keras_gen import inputs, langevin
+from keras_gen import inputs, langevin, optimization
 from keras_gen.generative_model import GenerativeModel
 
 METHODS = ("latent", "data", "resampling")
@@ -203,11 +203,9 @@ class BayesConditional(GenerativeModel):
         with tf.GradientTape() as tape:
             log_probs = self._class_log_probs(x, training=True)
             loss = _nll(log_probs, y)
-            losses = self.classifier.losses
-            regularization = tf.add_n(losses) if losses else 0.0
-            scaled_loss = self.scale_loss(
-                tf.reduce_mean(loss) + regularization, self.optimizer
-            )
+            total = tf.reduce_mean(loss)
+            total += optimization.regularization(self.classifier)
+            scaled_loss = self.scale_loss(total, self.optimizer)
         gradients = tape.gradient(scaled_loss, weights)
         self.apply_gradients(gradients, weights, self.optimizer)
         return self.log(loss=loss, accuracy=_is_right(log_probs, y))
