@@ -26,6 +26,7 @@ flags.DEFINE_string("dequantization", "uniform", "Or 'variational'.")
 flags.DEFINE_integer("epochs", 12, "Passes over the training data.")
 flags.DEFINE_integer("batch_size", 64, "Images per step.")
 flags.DEFINE_float("learning_rate", 1e-3, "Adam's; decays to a hundredth.")
+flags.DEFINE_string("dtype", "float32", "Or 'mixed_bfloat16', which is faster.")
 flags.DEFINE_integer("seed", 0, "Of weights, data order and noise.")
 OPTIONS = ("num_couplings", "num_scales", "hidden_dim", "num_blocks")
 
@@ -47,6 +48,7 @@ def plot(flow, path):
 
 def main(_):
     keras.utils.set_random_seed(FLAGS.seed)
+    keras.config.set_dtype_policy(FLAGS.dtype)
     files = {"batch_size": FLAGS.batch_size, "data_dir": FLAGS.data_dir}
     train = datasets.load(FLAGS.dataset, "train", **files)
     test = datasets.load(FLAGS.dataset, "test", **files)
