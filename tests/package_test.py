@@ -321,7 +321,8 @@ def test_legacy_keras_is_seen(code):
 LAYERS = [
     {"files", "randomness", "optimization", "execution", "inputs", "feeding"},
     {"images", "latents", "datasets", "audio", "waveforms"},
-    {"laplacian_pyramid", "latent_search", "langevin"},
+    {"laplacian_pyramid", "latent_search"},
+    {"langevin", "metropolis_within_gibbs"},
     {"linear_prediction", "growth"},
     {"distributions", "losses", "likelihood", "conditioning", "staged_data"},
     {"pixel_likelihoods", "unrolling"},

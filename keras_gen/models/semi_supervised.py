@@ -10,6 +10,7 @@ from keras import saving
 from keras_gen import (
     conditioning,
     inputs,
+    metropolis_within_gibbs,
     networks,
     optimization,
     pixel_likelihoods,
@@ -671,72 +672,49 @@ class SemiSupervisedVAE(GenerativeModel):
         if y is not None:
             y = tf.tile(y, [num_samples, 1])
 
-        def propose(filled, seed):
-            seeds = tf.random.split(seed, 3)
-            v = filled
-            if self.features is not None:
-                v = self.features.posterior(filled).sample(seed=seeds[0])
-            label = y
-            if y is None:
-                label = tfd.OneHotCategorical(
-                    self._class_log_probs(v), dtype=tf.float32
-                ).sample(seed=seeds[1])
-            posterior = self._posterior(v, label[:, tf.newaxis])
-            z = posterior.sample(seed=seeds[2])[:, 0]
-            return v, label, z, self._pixel_parameters(v, label, z)
+        def given(filled):
+            q = self.features and self.features.posterior(filled)
 
-        def log_weight(filled, v, label, z, h):
-            """log p(x, latents) / q(latents given x), up to a constant."""
-            log_weight = self.pixels.log_prob(h, filled, 0.5)
-            if self.features is None:
-                v = filled
-            else:
-                q = self.features.posterior(filled)
-                log_weight += self.observation.log_prob(
-                    self._decoded(z, label), v, 0.0
-                ) - q.log_prob(v)
-            if y is None:
-                log_q = self._class_log_probs(v)
-                log_weight -= tf.reduce_sum(label * log_q, axis=1)
-            posterior = self._posterior(v, label[:, tf.newaxis])
-            log_q = posterior.log_prob(z[:, tf.newaxis])[:, 0]
-            return log_weight + self.prior.log_prob(z) - log_q
+            def propose(seed):
+                seeds = tf.unstack(tf.random.split(seed, 3))
+                v, label = filled, y
+                if q is not None:
+                    v = q.sample(seed=seeds[0])
+                if y is None:
+                    label = tfd.OneHotCategorical(
+                        self._class_log_probs(v), dtype=tf.float32
+                    ).sample(seed=seeds[1])
+                posterior = self._posterior(v, label[:, tf.newaxis])
+                z = posterior.sample(seed=seeds[2])[:, 0]
+                return v, label, z, self._pixel_parameters(v, label, z)
 
-        def fill(h, seed):
-            return tf.where(
-                mask, x, self.pixels.distribution(h).sample(seed=seed)
-            )
+            def log_weight(latents):
+                v, label, z, h = latents
+                log_weight = self.pixels.log_prob(h, filled, 0.5)
+                if q is None:
+                    v = filled
+                else:
+                    log_weight += self.observation.log_prob(
+                        self._decoded(z, label), v, 0.0
+                    ) - q.log_prob(v)
+                if y is None:
+                    log_q = self._class_log_probs(v)
+                    log_weight -= tf.reduce_sum(label * log_q, axis=1)
+                posterior = self._posterior(v, label[:, tf.newaxis])
+                log_q = posterior.log_prob(z[:, tf.newaxis])[:, 0]
+                return log_weight + self.prior.log_prob(z) - log_q
 
-        def advance(step, latents, filled):
-            seeds = tf.random.split(
-                tf.random.experimental.stateless_fold_in(seed, step), 3
-            )
-            new = propose(filled, seeds[0])
-            log_ratio = log_weight(filled, *new) - log_weight(filled, *latents)
-            uniform = tf.random.stateless_uniform(tf.shape(log_ratio), seeds[1])
-            accepted = tf.math.log(uniform) < log_ratio
-            accepted |= step < num_steps // 4
-            latents = tuple(
-                tf.where(
-                    tf.reshape(accepted, [-1] + [1] * (after.shape.rank - 1)),
-                    after,
-                    before,
-                )
-                for before, after in zip(latents, new, strict=True)
-            )
-            return step + 1, latents, fill(latents[-1], seeds[2])
+            return propose, log_weight
 
-        # The first proposal is that for samples of the model.
-        seeds = tf.random.split(
-            tf.random.experimental.stateless_fold_in(seed, -1), 2
-        )
+        def draw(latents, seed):
+            return self.pixels.distribution(latents[-1]).sample(seed=seed)
+
+        # The chains begin at latents of samples of the model.
+        seeds = tf.unstack(tf.random.split(seed, 3))
         start = self._sample(tf.shape(x)[0], seeds[0], y)
-        filled = tf.where(mask, x, start)
-        latents = propose(filled, seeds[1])
-        _, latents, _ = tf.while_loop(
-            lambda step, *_: step < num_steps,
-            advance,
-            (0, latents, filled),
+        propose, _ = given(tf.where(mask, x, start))
+        latents = metropolis_within_gibbs.latents_of_observed(
+            x, mask, propose(seeds[1]), given, draw, num_steps, seeds[2]
         )
         mean = self.pixels.distribution(latents[-1]).mean()
         mean = tf.clip_by_value(mean, 0.0, 1.0)

@@ -11,6 +11,7 @@ from keras import saving
 from keras_gen import (
     conditioning,
     inputs,
+    metropolis_within_gibbs,
     networks,
     optimization,
     pixel_likelihoods,
@@ -763,40 +764,33 @@ class VAE(GenerativeModel):
             condition = tf.tile(condition, [num_samples, 1])
         prior = self.prior
 
-        def fill(h, seed):
-            return tf.where(
-                mask, x, self.pixels.distribution(h).sample(seed=seed)
-            )
-
-        def advance(step, z, h, filled):
-            seeds = tf.random.split(
-                tf.random.experimental.stateless_fold_in(seed, step), 3
-            )
+        def given(filled):
             posterior = self._posterior(filled, condition)
-            new_z = posterior.sample(seed=seeds[0])
-            new_h = self._decoded(new_z, condition)
-            log_ratio = 0.0
-            for sign, latents, pixels in ((1, new_z, new_h), (-1, z, h)):
-                log_ratio += sign * (
-                    self.pixels.log_prob(pixels, filled, 0.5)
-                    + prior.log_prob(latents)
-                    - posterior.log_prob(latents)
-                )
-            uniform = tf.random.stateless_uniform(tf.shape(z)[:1], seeds[1])
-            accepted = tf.math.log(uniform) < log_ratio
-            accepted |= step < num_steps // 4
-            z = tf.where(accepted[:, tf.newaxis], new_z, z)
-            h = tf.where(accepted[:, None, None, None], new_h, h)
-            return step + 1, z, h, fill(h, seeds[2])
 
-        seeds = tf.random.split(
-            tf.random.experimental.stateless_fold_in(seed, -1)
-        )
+            def propose(seed):
+                z = posterior.sample(seed=seed)
+                return z, self._decoded(z, condition)
+
+            def log_weight(latents):
+                z, h = latents
+                log_p = self.pixels.log_prob(h, filled, 0.5) + prior.log_prob(z)
+                return log_p - posterior.log_prob(z)
+
+            return propose, log_weight
+
+        def draw(latents, seed):
+            return self.pixels.distribution(latents[1]).sample(seed=seed)
+
+        seeds = tf.unstack(tf.random.split(seed))
         z = prior.sample(tf.shape(x)[0], seed=seeds[0])
-        h = self._decoded(z, condition)
-        start = (0, z, h, fill(h, seeds[1]))
-        _, _, h, _ = tf.while_loop(
-            lambda step, *_: step < num_steps, advance, start
+        _, h = metropolis_within_gibbs.latents_of_observed(
+            x,
+            mask,
+            (z, self._decoded(z, condition)),
+            given,
+            draw,
+            num_steps,
+            seeds[1],
         )
         mean = tf.clip_by_value(self.pixels.distribution(h).mean(), 0.0, 1.0)
         return tf.reshape(tf.where(mask, x, mean), shape)
