@@ -228,6 +228,25 @@ def test_the_cache_of_wide_kernels_and_of_maps_changes_no_sample():
     )
 
 
+def test_a_pixel_sees_as_far_as_the_kernels_reach():
+    options = {"likelihood": "bernoulli", "kernel_size": 3}
+    model = PixelCNN((9, 9, 1), 2, 2, first_kernel_size=5, **options)
+    randomize(model)
+    x = tf.fill((1, 9, 9, 1), 0.5)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        pixel = model.network(x)[0, 6, 4, 0]
+    seen = tape.gradient(pixel, x).numpy()[0, ..., 0] != 0
+    reach = 5 // 2 + 3 // 2
+    expected = np.zeros((9, 9), bool)
+    expected[6 - reach : 6, 4 - reach : 4 + reach + 1] = True
+    expected[6, 4 - reach : 4] = True
+    np.testing.assert_array_equal(seen, expected)
+    copy = PixelCNN.from_config(model.get_config())
+    assert copy.get_config()["first_kernel_size"] == 5
+    assert copy.count_params() == model.count_params()
+
+
 def test_missing_pixels_after_the_observed_follow_their_conditional(binary):
     x = IMAGES[1234][np.newaxis]
     mask = np.arange(12).reshape(SHAPE) < 6
