@@ -69,7 +69,7 @@ def main(_):
     coarse = np.repeat(np.repeat(known_part(x), factor, 1), factor, 2)
     shown = [np.broadcast_to(coarse, x.shape), draws[::2], draws[1::2], x]
     shown = np.stack(shown, axis=1).reshape(-1, *shape)
-    images.save_grid(shown, f"{folder}/samples.png")
+    images.save_grid(shown, f"{folder}/samples.png", num_columns=8)
     model.save(f"{folder}/super_resolution.keras")
     model.export(f"{folder}/serving")
     print(f"given, two draws, truth: samples: {folder}/samples.png")
