@@ -1,5 +1,6 @@
 """Langevin Monte Carlo, whose steps choose their size by themselves."""
 
+import tensorflow as tf
 import tensorflow_probability as tfp
 
 
@@ -38,3 +39,21 @@ def chains(log_density, state, num_results, burn_in, seed):
         trace_fn=lambda _, results: results.inner_results.log_accept_ratio,
         seed=seed,
     )
+
+
+def to_state(points, margin):
+    """Points of [0, 1] as a state without bounds: flat rows of their logits.
+
+    Args:
+        points: `(chains, ...)`, float32 in [0, 1].
+        margin: Number, how far from 0 and 1 they are kept.
+    """
+    p = tf.clip_by_value(points, margin, 1.0 - margin)
+    logits = tf.math.log(p) - tf.math.log1p(-p)
+    return tf.reshape(logits, (tf.shape(p)[0], -1))
+
+
+def log_slope(state):
+    """`log(abs(det(d sigmoid(state) / d state)))`, `(chains,)` nats."""
+    slopes = tf.math.log_sigmoid(state) - tf.nn.softplus(state)
+    return tf.reduce_sum(slopes, axis=1)

@@ -1,7 +1,6 @@
 """Class-conditional images from any model and any classifier, by Bayes' rule."""
 
 import inspect
-import math
 
 import keras
 import numpy as np
@@ -482,11 +481,7 @@ class BayesConditional(GenerativeModel):
             state = self.model.sample(num_proposals, seed=_integer(seeds[0]))
             images_of = tf.identity
             if self.method == "data":
-                state = tf.reshape(
-                    tf.clip_by_value(state, 1e-4, 1 - 1e-4),
-                    (-1, math.prod(self.image_shape)),
-                )
-                state = tf.math.log(state) - tf.math.log1p(-state)
+                state = langevin.to_state(state, margin=1e-4)
                 images_of = self._images_of_logits
         log_weights = tf.transpose(self._class_log_probs(images_of(state)))
         index = _resample(log_weights, y, seeds[1])
@@ -502,9 +497,7 @@ class BayesConditional(GenerativeModel):
             total = self.model.prior.log_prob(state)
         else:
             images = self._images_of_logits(state)
-            total = self.model.log_prob(images)
-            log_slopes = tf.math.log_sigmoid(state) - tf.nn.softplus(state)
-            total += tf.reduce_sum(log_slopes, axis=1)
+            total = self.model.log_prob(images) + langevin.log_slope(state)
         log_probs = self._class_log_probs(images)
         return total + tf.gather(log_probs, y, batch_dims=1)
 

@@ -331,19 +331,14 @@ class Flow(GenerativeModel):
             return tf.where(observed, (255.0 * known + free) / 256.0, free)
 
         def log_density(state):
-            log_slope = tf.math.log_sigmoid(state) - tf.nn.softplus(state)
-            return self._log_density(points(state)) + tf.reduce_sum(
-                log_slope, axis=1
-            )
+            return self._log_density(points(state)) + langevin.log_slope(state)
 
         start = self._decode(self.prior.sample(tf.shape(known)[0], seeds[0]))
         noise = tf.random.stateless_uniform(
             tf.shape(known), seeds[1], alg="philox"
         )
         start = tf.where(observed, noise, start)
-        start = tf.clip_by_value(start, 1e-3, 1.0 - 1e-3)
-        start = tf.math.log(start) - tf.math.log1p(-start)
-        start = tf.reshape(start, (-1, self.latent_dim))
+        start = langevin.to_state(start, margin=1e-3)
         path, _ = langevin.chains(
             log_density, start, 1, num_steps - 1, seeds[2]
         )
