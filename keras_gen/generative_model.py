@@ -109,12 +109,7 @@ class GenerativeModel(keras.Model):
         """
         self._check_scope()
         has_strategy = tf.distribute.has_strategy()
-        kernels = (
-            getattr(layer, "kernel", None) for layer in self._flatten_layers()
-        )
-        convolutional = any(
-            len(kernel.shape) == 4 for kernel in kernels if kernel is not None
-        )
+        convolutional = not self._is_dense()
         if has_strategy and jit_compile is True:
             raise ValueError(
                 "`jit_compile=True` does not work under a `tf.distribute` "
@@ -144,6 +139,15 @@ class GenerativeModel(keras.Model):
             steps_per_execution=steps_per_execution,
             run_eagerly=run_eagerly,
             auto_scale_loss=False,
+        )
+
+    def _is_dense(self):
+        """Whether there are no convolutions, which XLA slows down on a CPU."""
+        kernels = (
+            getattr(layer, "kernel", None) for layer in self._flatten_layers()
+        )
+        return all(
+            len(kernel.shape) != 4 for kernel in kernels if kernel is not None
         )
 
     def prepare_optimizer(self, optimizer, weights):
@@ -566,16 +570,29 @@ class GenerativeModel(keras.Model):
             inputs.check_seed(seed)
         return randomness.seed_pair(seed)
 
-    def graph(self, function, *arguments):
-        """Calls a method of this model as a graph, traced at its first use."""
+    def graph(self, function, *arguments, compiled=False):
+        """Calls a method of this model as a graph, traced at its first use.
+
+        Args:
+            function: The method.
+            *arguments: Its arguments, tensors or what becomes one.
+            compiled: Boolean, whether XLA compiles it, anew for each batch
+                size, if the model has no convolutions and no strategy.
+        """
         if not tf.executing_eagerly():
             return function(*arguments)
-        name = function.__name__
-        if name not in self._graphs:
-            self._graphs[name] = tf.function(
-                function, reduce_retracing=True, autograph=False
+        arguments = [tf.convert_to_tensor(a) for a in arguments]
+        key = function.__name__, compiled
+        if key not in self._graphs:
+            # XLA would refuse MirroredVariables, and slow convolutions down.
+            compiled &= self._is_dense() and not self._distribute_strategy
+            self._graphs[key] = tf.function(
+                function,
+                reduce_retracing=not compiled,
+                jit_compile=compiled,
+                autograph=False,
             )
-        return self._graphs[name](*(tf.convert_to_tensor(a) for a in arguments))
+        return self._graphs[key](*arguments)
 
     # Saving
 

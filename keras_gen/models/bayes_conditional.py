@@ -383,6 +383,74 @@ class BayesConditional(GenerativeModel):
             state = state[0]
         return tf.clip_by_value(images_of(state), 0.0, 1.0)
 
+    @property
+    def impute(self):
+        """Draws missing pixels of images of classes, given the observed ones.
+
+        `impute(x, mask, *, condition=None, num_samples=1, num_proposals=100,
+        seed=None)`: of each image the model's `impute` fills in the missing
+        pixels `num_proposals` times, and draws are taken from these in
+        proportion to p(y given x). They have the exact conditional
+        distribution in the limit of many, if those of the model have it.
+
+        `condition` are classes `(batch,)`; without them it is the `impute` of
+        the joint, which is that of the model if there is no `class_prior`.
+        Returns `(num_samples, batch, *image_shape)` float32 in [0, 1], with
+        observed pixels as they are. Only models with `impute` have it.
+        """
+        if not hasattr(self.model, "impute"):
+            raise AttributeError(
+                f"{type(self.model).__name__} has no `impute`."
+            )
+        return self._impute
+
+    def _impute(
+        self,
+        x,
+        mask,
+        *,
+        condition=None,
+        num_samples=1,
+        num_proposals=100,
+        seed=None,
+    ):
+        inputs.check_positive_integer(num_samples, "num_samples")
+        inputs.check_positive_integer(num_proposals, "num_proposals")
+        x = self.images_from(x)
+        seeds = tf.unstack(tf.random.split(self.verb_seed(seed)))
+        if condition is None and self.class_prior is None:
+            return self.model.impute(
+                x, mask, num_samples=num_samples, seed=_integer(seeds[0])
+            )
+        given = ()
+        if condition is None:
+            self._log_evidence()
+        else:
+            given = (self._classes(condition, x.shape[0]),)
+        proposals = self.model.impute(
+            x, mask, num_samples=num_proposals, seed=_integer(seeds[0])
+        )
+        return self.graph(
+            self._chosen, proposals, num_samples, seeds[1], *given
+        )
+
+    def _chosen(self, proposals, num_samples, seed, y=None):
+        """Of `(num_proposals, batch, ...)`, as many as p(y given x) wants."""
+        shape = tf.shape(proposals)[:2]
+        flat = tf.reshape(proposals, (-1, *self.image_shape))
+        log_weights = self._class_log_probs(flat)
+        if y is None:
+            log_prior = tf.math.log(self.class_prior) - self._log_evidence()
+            log_weights = tf.reduce_logsumexp(log_weights + log_prior, axis=1)
+        else:
+            y = tf.tile(y, shape[:1])
+            log_weights = tf.gather(log_weights, y, batch_dims=1)
+        log_weights = tf.transpose(tf.reshape(log_weights, shape))
+        index = tf.random.stateless_categorical(log_weights, num_samples, seed)
+        swap = [1, 0, 2, 3, 4]
+        of_image = tf.gather(tf.transpose(proposals, swap), index, batch_dims=1)
+        return tf.transpose(of_image, swap)
+
     def diagnose(
         self,
         condition,

@@ -185,7 +185,7 @@ class Flow(GenerativeModel):
         if not tf.is_tensor(num_samples):
             inputs.check_positive_integer(num_samples, "num_samples")
         x, seed = self.images_from(x), self.verb_seed(seed)
-        return self.graph(self._log_prob, x, num_samples, seed)
+        return self.graph(self._log_prob, x, num_samples, seed, compiled=True)
 
     def _log_prob(self, x, num_samples, seed):
         if self.dequantization is None:
@@ -227,12 +227,16 @@ class Flow(GenerativeModel):
             temperature = inputs.check_number(
                 temperature, "temperature", minimum=0
             )
-        return self.graph(
-            self._sample, num_samples, self.verb_seed(seed), temperature
+        # Compilers draw noise slowly.
+        z = self.graph(
+            self._sample_latents, num_samples, self.verb_seed(seed), temperature
         )
+        return self.graph(self._images_of_latents, z, compiled=True)
 
-    def _sample(self, num_samples, seed, temperature):
-        z = temperature * self.prior.sample(num_samples, seed=seed)
+    def _sample_latents(self, num_samples, seed, temperature):
+        return temperature * self.prior.sample(num_samples, seed=seed)
+
+    def _images_of_latents(self, z):
         x = self._decode(z)
         return x if self.dequantization is None else tf.round(255.0 * x) / 255.0
 
@@ -246,7 +250,7 @@ class Flow(GenerativeModel):
         Args:
             x: Images `(batch, *image_shape)`, uint8 or float in [0, 1].
         """
-        return self.graph(self._encode, self.images_from(x))
+        return self.graph(self._encode, self.images_from(x), compiled=True)
 
     def _encode(self, x):
         v = x if self.dequantization is None else (255.0 * x + 0.5) / 256.0
@@ -265,7 +269,7 @@ class Flow(GenerativeModel):
                 f"`z` must be latents of shape (batch, {self.latent_dim}), "
                 f"got shape {tuple(z.shape)}. `encode` gives such latents."
             )
-        return self.graph(self._decode, z)
+        return self.graph(self._decode, z, compiled=True)
 
     def _decode(self, z):
         z = tf.reshape(z, (-1, *self.transform.output_event_shape))

@@ -255,6 +255,56 @@ def test_models_without_log_prob_give_none():
     assert bayes.method == "resampling"
 
 
+def test_models_without_impute_give_none():
+    assert not hasattr(
+        BayesConditional(Density(), exact_classifier()), "impute"
+    )
+
+
+# Missing pixels: the second coordinate, given that the first one is 0.47
+
+
+def second_coordinates(bayes, **arguments):
+    x = images([[0.47, 0.0], [0.47, 1.0]])
+    filled = bayes.impute(
+        x, [True, False], num_samples=COUNT, seed=0, **arguments
+    ).numpy()
+    assert filled.shape == (COUNT, 2, *SHAPE)
+    np.testing.assert_array_equal(filled[..., 0], x[0, 0, 0, 0])
+    return filled[:, :, 0, 0, 1]
+
+
+def p_value(points, weights):
+    """Of points being from the components' second coordinates."""
+
+    def cumulative(value):
+        parts = stats.norm(MEANS[:, 1], SCALE).cdf(value[:, np.newaxis])
+        return parts @ weights
+
+    return stats.kstest(points, cumulative).pvalue
+
+
+def test_missing_pixels_follow_their_conditional_in_the_class(bayes):
+    drawn = second_coordinates(bayes, condition=[2, 1], num_proposals=4000)
+    for points, y in zip(drawn.T, (2, 1), strict=True):
+        assert p_value(points, np.eye(3)[y]) > 0.01
+        assert p_value(points, np.eye(3)[0]) < 1e-6
+
+
+def test_missing_pixels_without_a_class_are_those_of_the_joint():
+    of_first = stats.norm(MEANS[:, 0], SCALE).pdf(0.47)
+    for prior in (None, [0.05, 0.05, 0.9]):
+        bayes = BayesConditional(
+            mixture(), exact_classifier(), class_prior=prior
+        )
+        weights = np.array(prior or SHARES) * of_first
+        drawn = second_coordinates(
+            bayes, **({"num_proposals": 4000} if prior else {})
+        )
+        for points in drawn.T:
+            assert p_value(points, weights / weights.sum()) > 0.01
+
+
 # Training, saving, export
 
 
@@ -401,6 +451,8 @@ def test_bad_arguments_of_the_other_verbs_are_refused(bayes):
         (lambda: bayes.diagnose(3), "condition"),
         (lambda: bayes.diagnose(0, num_chains=1), "num_chains"),
         (lambda: bayes.adapt(0), "num_samples"),
+        (lambda: second_coordinates(bayes, condition=[0, 3]), "condition"),
+        (lambda: second_coordinates(bayes, num_proposals=0), "num_proposals"),
     ):
         with pytest.raises(ValueError, match=f"`{word}`"):
             call()
