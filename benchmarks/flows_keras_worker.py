@@ -41,6 +41,10 @@ def build(case, steps):
         dataset = tf.data.Dataset.from_tensor_slices(x[: 64 * batch_size])
         dataset = dataset.batch(batch_size, drop_remainder=True)
         dataset = dataset.cache().repeat().take(steps).prefetch(2)
+        # The autotuner makes the end of an epoch wait for its next wake-up.
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        dataset = dataset.with_options(options)
 
         def run():
             flow.fit(dataset, epochs=1, verbose=0)

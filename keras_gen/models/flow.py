@@ -184,13 +184,13 @@ class Flow(GenerativeModel):
         """
         if not tf.is_tensor(num_samples):
             inputs.check_positive_integer(num_samples, "num_samples")
-        x, seed = self.images_from(x), self.verb_seed(seed)
+        x = self.images_from(x)
+        if self.dequantization is None:
+            return self.graph(self._log_density, x, compiled=True)
+        seed = self.verb_seed(seed)
         return self.graph(self._log_prob, x, num_samples, seed, compiled=True)
 
     def _log_prob(self, x, num_samples, seed):
-        if self.dequantization is None:
-            return self._log_prob_of_draw(x, None)
-
         def add_draw(i, total):
             noise = tf.random.stateless_uniform(
                 tf.shape(x),
