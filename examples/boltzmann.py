@@ -28,6 +28,7 @@ flags.DEFINE_integer("batch_size", 100, "Images per step.")
 flags.DEFINE_float("learning_rate", 0.05, "Of SGD; falls to 0.")
 flags.DEFINE_integer("ais_chains", 100, "Chains that measure log Z.")
 flags.DEFINE_integer("temperatures", 14_500, "That each of them passes.")
+flags.DEFINE_integer("measure_every", 0, "Epochs; 0 for at the end alone.")
 flags.DEFINE_integer("seed", 0, "Of weights, data order and chains.")
 
 
@@ -39,6 +40,18 @@ def load(split):
         binarize=FLAGS.binarize,
         data_dir=FLAGS.data_dir,
     )
+
+
+def measure(model, test):
+    """The log-likelihood of the test images (DBM: its bound), by annealing."""
+    betas = likelihood.sigmoid_schedule(FLAGS.temperatures)
+    log_z = model.log_partition(num_chains=FLAGS.ais_chains, betas=betas)
+    low, high = log_z.interval()
+    size = float(log_z.effective_sample_size)
+    print(f"\nlog Z in [{low:.2f}, {high:.2f}], {size:.0f} effective chains")
+    unnormalized = np.concatenate([model.log_unnormalized(x) for x in test])
+    nats = likelihood.normalized_log_prob(unnormalized, log_z).value
+    print(f"test log_prob: {nats.mean():.2f} +- {high - log_z.value:.2f} nats")
 
 
 def main(_):
@@ -55,19 +68,20 @@ def main(_):
     steps, decay = max(1, FLAGS.epochs * len(train)), keras.optimizers.schedules
     decay = decay.PolynomialDecay(FLAGS.learning_rate, steps, 0.0)
     model.compile(keras.optimizers.SGD(decay))
-    resume = callbacks.Checkpoint(f"{folder}/checkpoints")
-    watch = [callbacks.SampleGrid(folder), resume]
+
+    def sometimes(epoch, logs):
+        if FLAGS.measure_every and epoch % FLAGS.measure_every == 0:
+            measure(model, test)
+
+    watch = [
+        callbacks.SampleGrid(folder),
+        callbacks.Checkpoint(f"{folder}/checkpoints"),
+        keras.callbacks.LambdaCallback(on_epoch_end=sometimes),
+    ]
     began = time.time()
     model.fit(train, validation_data=test, epochs=FLAGS.epochs, callbacks=watch)
     print(f"trained for {time.time() - began:.0f} s")
-    betas = likelihood.sigmoid_schedule(FLAGS.temperatures)
-    log_z = model.log_partition(num_chains=FLAGS.ais_chains, betas=betas)
-    low, high = log_z.interval()
-    size = float(log_z.effective_sample_size)
-    print(f"log Z in [{low:.2f}, {high:.2f}], {size:.0f} effective chains")
-    unnormalized = np.concatenate([model.log_unnormalized(x) for x in test])
-    nats = likelihood.normalized_log_prob(unnormalized, log_z).value
-    print(f"test log_prob: {nats.mean():.2f} +- {high - log_z.value:.2f} nats")
+    measure(model, test)
     path = model.sample(100, chain_length=1100, burn_in=1000, seed=FLAGS.seed)
     images.save_grid(path, f"{folder}/chain.png")
     model.save(f"{folder}/boltzmann.keras")
