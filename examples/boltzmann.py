@@ -33,13 +33,9 @@ flags.DEFINE_integer("seed", 0, "Of weights, data order and chains.")
 
 
 def load(split):
-    return datasets.load(
-        FLAGS.dataset,
-        split,
-        batch_size=FLAGS.batch_size,
-        binarize=FLAGS.binarize,
-        data_dir=FLAGS.data_dir,
-    )
+    options = ("batch_size", "binarize", "data_dir")
+    options = {name: FLAGS[name].value for name in options}
+    return datasets.load(FLAGS.dataset, split, **options)
 
 
 def measure(model, test):
@@ -58,8 +54,8 @@ def main(_):
     keras.utils.set_random_seed(FLAGS.seed)
     train, test, folder = load("train"), load("test"), FLAGS.output_dir
     shape, dims = datasets.image_shape(train), FLAGS.hidden_dims
-    options = {name: FLAGS[name].value for name in ("num_chains", "seed")}
-    options["gibbs_steps"] = FLAGS.gibbs_steps
+    options = ("num_chains", "gibbs_steps", "seed")
+    options = {name: FLAGS[name].value for name in options}
     if len(dims) == 1:
         model = RBM(shape, dims[0], **options)
     else:
