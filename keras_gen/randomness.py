@@ -65,6 +65,8 @@ def draw_rows(stateless_draw, shape, seed):
 
 def seed_pair(seed):
     """The int32 `(2,)` seed of an integer, in Python and in a SavedModel."""
+    if not tf.is_tensor(seed):
+        return tf.constant([seed % 2**31, seed // 2**31], "int32")
     seed = tf.cast(seed, "int64")
     return tf.stack(
         [tf.cast(seed % 2**31, "int32"), tf.cast(seed // 2**31, "int32")]
