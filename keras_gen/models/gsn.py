@@ -138,6 +138,16 @@ class GSN(GenerativeModel):
                 self._weight(f"kernel_{i}", (below, dim), "glorot_uniform")
             )
             self.biases.append(self._weight(f"bias_{i}", (dim,)))
+        # Means of pixels and of their squares, those of uniform noise at first.
+        self.moments = self.add_weight(
+            name="moments",
+            shape=(2, *self.image_shape),
+            initializer=_moments_of_noise,
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+            aggregation="mean",
+        )
         self.add_metrics("loss", "mse")
         self.built = True
 
@@ -192,6 +202,7 @@ class GSN(GenerativeModel):
 
     def train_step(self, data):
         x, _ = self.unpack(data)
+        self._update_moments(x)
         weights = self.trainable_weights
         with tf.GradientTape() as tape:
             loss, error = self._walkback(x, training=True)
@@ -201,6 +212,15 @@ class GSN(GenerativeModel):
         gradients = tape.gradient(scaled_loss, weights)
         self.apply_gradients(gradients, weights, self.optimizer)
         return self.log(loss=loss, mse=error)
+
+    def _update_moments(self, x):
+        """Moves them to those of the images of the last 1,000 steps or so."""
+        steps = tf.cast(self.optimizer.iterations + 1, "float32")
+        before = self.moments.value
+        change = tf.stack([tf.reduce_mean(x**n, axis=0) for n in (1, 2)])
+        change = (change - before) * tf.maximum(1.0 / steps, 1e-3)
+        finite = tf.reduce_all(tf.math.is_finite(change))
+        self.moments.assign(tf.where(finite, before + change, before))
 
     def test_step(self, data):
         x, _ = self.unpack(data)
@@ -356,10 +376,14 @@ class GSN(GenerativeModel):
     def sample(self, num_samples, *, chain_length=200, burn_in=None, seed=None):
         """Images from chains that start at noise.
 
-        They run `chain_length` steps, and what comes after the first `burn_in`
-        of them are images: with `burn_in=chain_length - 1` each comes from
-        another chain, with less, up to `chain_length - burn_in` are the path
-        of one.
+        Its pixels are drawn one by one, with the means and deviations that
+        they had in training: of other noise a chain might make what it never
+        saw, such as negatives.
+
+        Chains run `chain_length` steps, and what comes after the first
+        `burn_in` of them are images: with `burn_in=chain_length - 1` each
+        comes from another chain, with less, up to `chain_length - burn_in` are
+        the path of one.
 
         Args:
             num_samples: Integer, how many.
@@ -389,9 +413,7 @@ class GSN(GenerativeModel):
 
     def _sample(self, num_samples, chain_length, burn_in, seed):
         def start(num_chains, seed):
-            shape = tf.stack([num_chains, *self.image_shape])
-            x = tf.random.stateless_uniform(shape, seed, alg="philox")
-            return self._chain_state(tf.reshape(x, (-1, *self.image_shape)))
+            return self._chain_state(self._pixel_noise(num_chains, seed))
 
         return chains.sample_images(
             num_samples,
@@ -402,6 +424,17 @@ class GSN(GenerativeModel):
             burn_in,
             seed,
         )
+
+    def _pixel_noise(self, count, seed):
+        """Images whose pixels are independent, where chains start."""
+        mean, square = tf.unstack(self.moments.value)
+        shape = tf.stack([count, *self.image_shape])
+        if self.is_binary:
+            uniform = tf.random.stateless_uniform(shape, seed, alg="philox")
+            return tf.cast(uniform < mean, "float32")
+        deviation = tf.sqrt(tf.maximum(square - mean**2, 0.0))
+        noise = tf.random.stateless_normal(shape, seed, alg="philox")
+        return mean + deviation * noise
 
     def _chain_state(self, x):
         """`(images, what is shown of them, *hidden layers)`."""
@@ -451,9 +484,7 @@ class GSN(GenerativeModel):
         copies = (num_samples, 1, 1, 1)
         known, observed = tf.tile(x, copies), tf.tile(mask, copies)
         seeds = tf.random.split(seed)
-        noise = tf.random.stateless_uniform(
-            tf.shape(known), seeds[0], alg="philox"
-        )
+        noise = self._pixel_noise(tf.shape(known)[0], seeds[0])
 
         def step(state, seed):
             x, shown, *layers = self._chain_step(state, seed)
@@ -484,6 +515,12 @@ class GSN(GenerativeModel):
         for name in ("encoder", "decoder"):
             config[name] = saving.deserialize_keras_object(config[name])
         return cls(**config)
+
+
+def _moments_of_noise(shape, dtype=None):
+    """Of numbers uniform in [0, 1], for a weight `(2, *image_shape)`."""
+    moments = tf.reshape(tf.constant([1 / 2, 1 / 3], dtype), (2, 1, 1, 1))
+    return tf.broadcast_to(moments, shape)
 
 
 def _normal(shape, seed):

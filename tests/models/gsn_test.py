@@ -168,6 +168,31 @@ def test_the_chain_visits_all_modes_and_little_else(trained):
     np.testing.assert_array_equal(path, again)
 
 
+def test_chains_start_at_pixels_drawn_one_by_one():
+    rng = np.random.default_rng(0)
+    for likelihood in ("bernoulli", "gaussian"):
+        model = GSN((2, 2, 1), 3, likelihood=likelihood, seed=1)
+        uniform = np.array(model._pixel_noise(4000, (0, 0)))
+        np.testing.assert_allclose(uniform.mean(axis=0), 0.5, atol=0.04)
+        images = rng.random((64, 2, 2, 1), "float32")
+        images[:, 0] = np.round(0.4 * images[:, 0] + 0.2)  # some are white
+        model.compile()
+        model.fit(images, batch_size=32, epochs=3, verbose=0)
+        noise = np.array(model._pixel_noise(4000, (0, 0)))
+        np.testing.assert_allclose(noise.mean(0), images.mean(0), atol=0.04)
+        if model.is_binary:
+            assert set(np.unique(noise)) == {0, 1}
+        else:
+            np.testing.assert_allclose(noise.std(0), images.std(0), atol=0.05)
+
+
+def test_a_batch_with_a_nan_leaves_the_start_of_chains_alone():
+    model = GSN((2, 2, 1), 3, seed=1)
+    model.compile()
+    model._update_moments(tf.fill((4, 2, 2, 1), np.nan))
+    np.testing.assert_allclose(np.array(model.moments)[0], 0.5)
+
+
 def test_imputation_keeps_what_is_seen_and_finds_the_rest(trained):
     x = np.unique(bars(), axis=0)
     mask = np.zeros((3, 3, 1), bool)
