@@ -50,13 +50,16 @@ def frechet(extractor, images):
     return 100 * metric.details()["relative_to_real_variance"]
 
 
+def sampled(model, count, **options):
+    """Images; of binary models the most likely ones, not means."""
+    x = np.array(model.sample(count, seed=FLAGS.seed, **options))
+    return np.round(x) if FLAGS.binarize else x
+
+
 def row_of(model, extractor):
-    burn_in, seed = FLAGS.burn_in, FLAGS.seed
-    length = FLAGS.chain_length + burn_in
-    options = {"chain_length": length, "burn_in": burn_in, "seed": seed}
-    path = np.array(model.sample(FLAGS.chain_length, **options))
-    options = {"chain_length": burn_in + 1, "burn_in": burn_in, "seed": seed}
-    ends = np.array(model.sample(FLAGS.num_chains, **options))
+    count, burn_in = FLAGS.chain_length, FLAGS.burn_in
+    path = sampled(model, count, chain_length=count + burn_in, burn_in=burn_in)
+    ends = sampled(model, FLAGS.num_chains, chain_length=burn_in + 1)
     seen = extractor.classifier.predict(path, verbose=0).argmax(-1)
     visited, first = np.unique(seen, return_index=True)
     complete = len(visited) == extractor.num_classes
