@@ -97,8 +97,9 @@ class GenerativeModel(keras.Model):
         Args:
             optimizer: The optimizer that stock Keras callbacks act on.
             jit_compile: Whether XLA compiles the training step. `"auto"` is
-                `True` on one CPU device for networks without convolutions,
-                which XLA slows down there; on a GPU it is Keras's choice.
+                `True` on one CPU device for networks without what XLA slows
+                down there: convolutions, and layers such as Dropout, whose
+                noise takes fifty times as long; on a GPU it is Keras's choice.
             steps_per_execution: Training steps a call. Defaults to 50, with
                 convolutions to 10, and to 1 under a strategy.
             run_eagerly: Whether steps run without a graph, for debugging.
@@ -130,7 +131,13 @@ class GenerativeModel(keras.Model):
             if has_strategy or run_eagerly:
                 steps_per_execution = 1
         if jit_compile == "auto" and not tf.config.list_physical_devices("GPU"):
-            jit_compile = not (convolutional or has_strategy or run_eagerly)
+            noisy = any(
+                hasattr(layer, "seed_generator")
+                for layer in self._flatten_layers()
+            )
+            jit_compile = not (
+                convolutional or noisy or has_strategy or run_eagerly
+            )
         self._in_one_program = jit_compile is True and not convolutional
         randomness.separate_replicas(self)
         super().compile(
