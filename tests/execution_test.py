@@ -1,4 +1,4 @@
-"""Steps in one XLA program are the steps one by one."""
+"""When XLA compiles training, and that steps in one program are the steps."""
 
 import keras
 import numpy as np
@@ -110,3 +110,30 @@ def test_an_error_of_the_data_is_not_taken_for_its_end():
     (fused, _) = pair(vae)
     with pytest.raises(Exception, match="disk on fire"):
         fused.fit(data, verbose=0)
+
+
+@pytest.mark.skipif(
+    bool(tf.config.list_physical_devices("GPU")), reason="On a CPU."
+)
+@pytest.mark.parametrize(
+    "make_layers, compiled",
+    [
+        (lambda: [keras.layers.Dense(3, "relu")], True),
+        (lambda: [keras.layers.Dense(3), keras.layers.Dropout(0.1)], False),
+        (lambda: [keras.layers.GaussianNoise(0.1)], False),
+        (lambda: [keras.layers.Conv2D(2, 1)], False),
+    ],
+)
+def test_xla_compiles_what_it_makes_faster(make_layers, compiled):
+    ends = keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(1)
+    critic = keras.Sequential([ends[0], *make_layers(), *ends[1:]])
+    model = GAN(
+        (2, 2, 1),
+        2,
+        generator=networks.mlp_generator(2, (2, 2, 1), (3,)),
+        discriminator=critic,
+    )
+    model.compile()
+    assert model.jit_compile is compiled
+    model.compile(jit_compile=True)
+    assert model.jit_compile is True
