@@ -591,7 +591,7 @@ class GenerativeModel(keras.Model):
         arguments = [tf.convert_to_tensor(a) for a in arguments]
         key = function.__name__, compiled
         if key not in self._graphs:
-            # XLA would refuse MirroredVariables, and slow convolutions down.
+            # XLA fails under a strategy, and slows convolutions down.
             compiled &= self._is_dense() and not self._distribute_strategy
             self._graphs[key] = tf.function(
                 function,
