@@ -37,9 +37,7 @@ def classifier(shape, num_classes):
         [
             keras.Input(shape),
             layers.Flatten(),  # convolutions would take blur for texture
-            layers.Dropout(0.2),  # sure of images that are typical, not of all
             layers.Dense(500, activation="relu"),
-            layers.Dropout(0.5),
             layers.Dense(num_classes, dtype="float32"),
         ]
     )
