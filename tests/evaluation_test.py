@@ -182,6 +182,14 @@ def test_likelihood_is_the_mean_over_images_with_its_standard_error():
     assert len(set(model.seeds)) == 3  # each batch has noise of its own
 
 
+def test_a_log_partition_is_estimated_once_for_all_batches():
+    model = Noise()
+    model.log_partition = lambda: 0.0
+    images = tf.data.Dataset.from_tensor_slices(images_of(50))
+    measured(model, images.batch(20))
+    assert len(model.seeds) == 3 and len(set(model.seeds)) == 1
+
+
 def test_a_model_without_log_prob_has_no_likelihood():
     model = Noise()
     model.log_prob = None

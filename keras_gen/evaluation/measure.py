@@ -316,6 +316,7 @@ class _Likelihood:
         self.model = model
         self.log_prob = getattr(model, "log_prob", None)
         self.seeds = np.random.default_rng([seed, 1])
+        self.seed = None
         self.values = []
 
     def add(self, x, y):
@@ -323,7 +324,7 @@ class _Likelihood:
             return
         arguments = {}
         if batches.takes(self.log_prob, "seed"):
-            arguments["seed"] = int(self.seeds.integers(2**31))
+            arguments["seed"] = self._next_seed()
         self.is_conditional = y is not None and batches.takes(
             self.log_prob, "condition"
         )
@@ -331,6 +332,12 @@ class _Likelihood:
             arguments["condition"] = y
         values = self.log_prob(x, **arguments)
         self.values.append(np.asarray(values, "float64"))
+
+    def _next_seed(self):
+        # A log Z is one for all images, and takes minutes for each seed.
+        if self.seed is None or not hasattr(self.model, "log_partition"):
+            self.seed = int(self.seeds.integers(2**31))
+        return self.seed
 
     def numbers(self):
         if self.log_prob is None:
