@@ -99,7 +99,7 @@ class GenerativeModel(keras.Model):
             jit_compile: Whether XLA compiles the training step. `"auto"` is
                 `True` on one CPU device for networks without what XLA slows
                 down there: convolutions, and layers such as Dropout, whose
-                noise takes fifty times as long; on a GPU it is Keras's choice.
+                noise takes many times as long; on a GPU it is Keras's choice.
             steps_per_execution: Training steps a call. Defaults to 50, with
                 convolutions to 10, and to 1 under a strategy.
             run_eagerly: Whether steps run without a graph, for debugging.
