@@ -1,12 +1,15 @@
 """Speed of a progressive GAN's training step: keras_gen against PyTorch.
 
-    python benchmarks/progressive_step.py --torch_python=OTHER/bin/python
+    python benchmarks/progressive_step.py --torch_python=OTHER/bin/python \
+        --zoo=CHECKOUT
 
 A step updates discriminator and generator once, with gradient penalty, drift
 and moving average, in the middle of a fade: 16 images, 128 maps in every layer,
 128 latents. "keras_gen" is the paper's architecture, as are the sides of
 PyTorch; "fused" pools in the discriminator's convolutions too, which is another
-function. The second table says what share of the operations that this CPU does
+function. `CHECKOUT` is a clone of
+https://github.com/facebookresearch/pytorch_GAN_zoo, whose progressive GAN is a
+side too. The second table says what share of the operations that this CPU does
 in a large matrix product the step gets done.
 
 Other processes flatter TensorFlow: read `others' cores`, see README.md.
@@ -39,6 +42,7 @@ TORCH_SIDES = (
     "torch, channels last",
     "torch, channels last, bfloat16",
 )
+ZOO = "pytorch_GAN_zoo"
 # Pages that are kept; PyTorch gains most from it.
 MALLOC = {
     "MALLOC_MMAP_MAX_": "0",
@@ -57,6 +61,7 @@ flags.DEFINE_string(
     "Python of an environment with torch 2.13. Without it those sides are "
     "left out.",
 )
+flags.DEFINE_string("zoo", None, f"Folder of a checkout of {ZOO}.")
 flags.DEFINE_bool("show_stderr", False, "Show what the workers write to it.")
 FLAGS = flags.FLAGS
 
@@ -66,12 +71,15 @@ def start_workers(stack):
     sides = [(s, sys.executable, "keras") for s in KERAS_SIDES]
     if FLAGS.torch_python:
         sides += [(s, FLAGS.torch_python, "torch") for s in TORCH_SIDES]
+        if FLAGS.zoo:
+            sides.append((ZOO, FLAGS.torch_python, "torch"))
     else:
         print(f"No --torch_python, so without {'; '.join(TORCH_SIDES)}.\n")
     commands = {}
     for side, python, framework in sides:
         job = {
             "side": side,
+            "zoo": FLAGS.zoo if side == ZOO else None,
             "maps": FLAGS.maps,
             "steps": FLAGS.steps,
             "cases": [str(size) for size in FLAGS.sizes],

@@ -2,6 +2,10 @@
 
 Its Adam is the fused one. `torch.compile` is no side: it cannot differentiate
 its backward pass again, which the gradient penalty needs.
+
+The zoo's step is its `optimizeParameters`. It is unchanged, but its betas are
+made floats, as today's PyTorch wants them, and the weight of the fade is set
+past `updateAlpha`, which fails without a GPU.
 """
 
 import copy
@@ -163,18 +167,47 @@ def trainer(size, maps, channels_last, half):
     return step
 
 
+def zoo_trainer(size, maps, folder):
+    sys.path.insert(0, folder)
+    from models.progressive_gan import ProgressiveGAN
+
+    def adam(network):
+        return torch.optim.Adam(network.parameters(), 1e-3, (0.0, 0.99))
+
+    ProgressiveGAN.getOptimizerD = lambda gan: adam(gan.netD)
+    ProgressiveGAN.getOptimizerG = lambda gan: adam(gan.netG)
+    gan = ProgressiveGAN(
+        dimLatentVector=LATENT_DIM,
+        depthScale0=maps,
+        miniBatchStdDev=True,
+        useGPU=False,
+        lossMode="WGANGP",
+        lambdaGP=10.0,
+        epsilonD=0.001,
+    )
+    for _ in range(int(math.log2(size)) - 2):
+        gan.addScale(maps)
+    for network in (gan.netG, gan.netD, gan.avgG):
+        network.setNewAlpha(0.5)
+    real = 2 * torch.rand(BATCH_SIZE, 3, size, size) - 1
+    return lambda: gan.optimizeParameters(real)
+
+
 def main():
     job = json.loads(sys.argv[1])
     torch.manual_seed(0)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
 
     def build(case):
-        step = trainer(
-            int(case),
-            job["maps"],
-            "channels last" in job["side"],
-            "bfloat16" in job["side"],
-        )
+        if job["zoo"]:
+            step = zoo_trainer(int(case), job["maps"], job["zoo"])
+        else:
+            step = trainer(
+                int(case),
+                job["maps"],
+                "channels last" in job["side"],
+                "bfloat16" in job["side"],
+            )
 
         def run():
             for _ in range(job["steps"]):

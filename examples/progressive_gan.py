@@ -36,6 +36,8 @@ flags.DEFINE_enum("preset", "small", list(PRESETS), "Sizes and schedule.")
 flags.DEFINE_integer("image_size", None, "Resize images to this.")
 flags.DEFINE_integer("batch_size", None, "Images per step, not the preset's.")
 flags.DEFINE_integer("epochs", None, "Passes, not as many as the preset asks.")
+flags.DEFINE_integer("fade_images", None, "Of a fade, not the preset's.")
+flags.DEFINE_bool("keep_all", False, "Save the model after every epoch.")
 flags.DEFINE_string("dtype", "float32", "Or mixed_bfloat16, mixed_float16.")
 flags.DEFINE_integer("seed", 0, "Of weights, data order and noise.")
 
@@ -60,15 +62,22 @@ def main(_):
     sizes = {"latent_dim": preset.latent_dim, "discriminator": judge, **maps}
     gan = ProgressiveGAN(shape, seed=FLAGS.seed, **sizes)
     penalty = losses.GradientPenalty(10.0, target=preset.slope)
-    schedule = GrowthSchedule(preset.fade_images, preset.fade_images, batch)
+    fade = FLAGS.fade_images or preset.fade_images
+    schedule = GrowthSchedule(fade, fade, batch)
     gan.compile(schedule=schedule, gradient_penalty=penalty)
     gan.plan()
-    film = callbacks.TrainingAnimation(callbacks.SampleGrid(folder))
-    resume = callbacks.Checkpoint(f"{folder}/checkpoints")
+    often = preset.total_images // 1000  # steps, about 50 pictures in all
+    film = callbacks.TrainingAnimation(
+        callbacks.SampleGrid(folder, every_steps=often)
+    )
+    watch = [film, callbacks.Checkpoint(f"{folder}/checkpoints")]
+    if FLAGS.keep_all:
+        file = f"{folder}/epochs/{{epoch:03d}}.keras"
+        watch.append(keras.callbacks.ModelCheckpoint(file))
     images_per_epoch = len(train) * options["batch_size"]
     epochs = FLAGS.epochs or -(-preset.total_images // images_per_epoch)
     began = time.time()
-    gan.fit(train, epochs=epochs, callbacks=[film, resume])
+    gan.fit(train, epochs=epochs, callbacks=watch)
     print(f"trained for {time.time() - began:.0f} s")
     gan.save(f"{folder}/progressive_gan.keras")
     gan.export(f"{folder}/serving")
