@@ -47,6 +47,7 @@ flags.DEFINE_integer("epochs", 8, "Passes over the training data.")
 flags.DEFINE_integer("batch_size", 64, "Images per step.")
 flags.DEFINE_integer("d_steps", 1, "Discriminator updates per step.")
 flags.DEFINE_float("learning_rate", 2e-4, "Of both Adams.")
+flags.DEFINE_string("dtype", "float32", "Policy of the training, of Keras.")
 flags.DEFINE_integer("num_samples", 10_000, "Images of each side scored.")
 COLUMNS = (
     "loss",
@@ -74,6 +75,7 @@ def train(loss, seed, folder):
     images = load("train", batch_size=FLAGS.batch_size, shuffle_seed=seed)
     shape = datasets.image_shape(images)
     keras.utils.set_random_seed(seed)
+    keras.config.set_dtype_policy(FLAGS.dtype)
     gan = GAN(
         shape,
         LATENT_DIM,
