@@ -23,7 +23,9 @@ flags.DEFINE_multi_integer("d_dims", [128], "Discriminator's layers.")
 flags.DEFINE_bool("minibatch", False, "Use minibatch discrimination.")
 flags.DEFINE_integer("unrolled_steps", 0, "That the generator looks ahead.")
 flags.DEFINE_string("loss", "non_saturating", "See GAN.compile.")
-flags.DEFINE_float("r1", None, "Weight of the R1 penalty.")
+flags.DEFINE_float("gradient_penalty", None, "Its weight, at mixed points.")
+flags.DEFINE_float("r1", None, "Weight of the R1 penalty instead.")
+flags.DEFINE_integer("d_steps", 1, "Discriminator updates per step.")
 flags.DEFINE_multi_float("rates", [1e-4, 1e-3], "Of D's and of G's Adam.")
 flags.DEFINE_integer("epochs", 256, "Of 50,000 points.")
 flags.DEFINE_integer("batch_size", 512, "Points per step.")
@@ -52,10 +54,12 @@ def main(_):
         "discriminator": keras.Sequential([*judge, dense(1)]),
     }
     gan = GAN(shape, FLAGS.latent_dim, ema=None, seed=seed, **networks)
+    penalty = FLAGS.gradient_penalty
     gan.compile(
         *(keras.optimizers.Adam(rate, beta_1=0.5) for rate in FLAGS.rates),
         loss=FLAGS.loss,
-        gradient_penalty=losses.R1(FLAGS.r1) if FLAGS.r1 else None,
+        gradient_penalty=losses.R1(FLAGS.r1) if FLAGS.r1 else penalty,
+        d_steps=FLAGS.d_steps,
         unrolled_steps=FLAGS.unrolled_steps,
     )
     began = time.time()
