@@ -187,10 +187,10 @@ class BoltzmannMachine(GenerativeModel):
 
     def _start(self, v):
         """Sets the visible units by the first batch, of all replicas, once."""
-        count = _over_replicas(tf.cast(tf.shape(v)[0], "float32"))
-        mean = _over_replicas(tf.reduce_sum(v, axis=0)) / count
+        count = over_replicas(tf.cast(tf.shape(v)[0], "float32"))
+        mean = over_replicas(tf.reduce_sum(v, axis=0)) / count
         square = tf.reduce_sum((v - mean) ** 2, axis=0)
-        variance = _over_replicas(square) / count
+        variance = over_replicas(square) / count
         finite = optimization.all_finite([mean])
 
         def start():
@@ -547,7 +547,8 @@ def product(a, b, dtype="float32", **arguments):
     return tf.cast(tf.matmul(a, b, **arguments), "float32")
 
 
-def _over_replicas(value):
+def over_replicas(value):
+    """The sum of a value over all replicas."""
     if randomness.replica_position()[1] == 1:
         return value
     return tf.distribute.get_replica_context().all_reduce("SUM", value)

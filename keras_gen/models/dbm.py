@@ -1,11 +1,17 @@
 """Deep Boltzmann machine: several hidden layers, trained together."""
 
+import itertools
+
 import keras
 import tensorflow as tf
 from keras import saving
 
 from keras_gen import inputs
-from keras_gen.models.boltzmann_machine import BoltzmannMachine, product
+from keras_gen.models.boltzmann_machine import (
+    BoltzmannMachine,
+    over_replicas,
+    product,
+)
 from keras_gen.models.visible_units import BinaryUnits, bernoulli
 
 
@@ -25,7 +31,11 @@ class DBM(BoltzmannMachine):
     `num_chains` Gibbs chains that go on from step to step, `gibbs_steps`
     sweeps of all layers each.
 
-    Deep machines need a start that uses all layers. With `pretrain_steps`,
+    This gradient is centred: the step is that of the same machine written with
+    units that count from their means over the batch. What a unit always does
+    is then left to the biases, and weights of upper layers learn from the
+    first step on; without it they hardly do. The other remedy is a start that
+    uses all layers. With `pretrain_steps`,
     the first `L * pretrain_steps` optimizer steps train one layer after the
     other, from below, by contrastive divergence with `gibbs_steps` sweeps, as
     restricted Boltzmann machines between the means of one layer and the next.
@@ -48,6 +58,7 @@ class DBM(BoltzmannMachine):
         mean_field_steps: Integer, rounds of mean field for each image.
         pretrain_steps: Integer, optimizer steps for each layer before they
             are trained together.
+        centered: Boolean, whether the gradient of all layers is centred.
         seed: Integer or `None`, seed of all chains.
 
     Call arguments:
@@ -71,13 +82,17 @@ class DBM(BoltzmannMachine):
 
     Example:
 
-    >>> dbm = DBM((28, 28, 1), hidden_dims=(500, 1000), pretrain_steps=5000)
+    >>> dbm = DBM((28, 28, 1), hidden_dims=(500, 1000))
     >>> dbm.compile(keras.optimizers.SGD(0.01))
     >>> dbm.fit(binary_images, epochs=100)
     >>> dbm.elbo(images)  # (batch,), nats
 
     Reference:
         - Salakhutdinov and Hinton, Deep Boltzmann Machines, 2009
+        - [Learning Feature Hierarchies with Centered Deep Boltzmann Machines](
+          https://arxiv.org/abs/1203.3783)
+        - [How to Center Binary Deep Boltzmann Machines](
+          https://arxiv.org/abs/1311.1354)
     """
 
     def __init__(
@@ -89,6 +104,7 @@ class DBM(BoltzmannMachine):
         gibbs_steps=5,
         mean_field_steps=10,
         pretrain_steps=0,
+        centered=True,
         seed=None,
         **kwargs,
     ):
@@ -109,6 +125,7 @@ class DBM(BoltzmannMachine):
         if pretrain_steps != 0:
             inputs.check_positive_integer(pretrain_steps, "pretrain_steps")
         self.pretrain_steps = pretrain_steps
+        self.centered = centered
         self.add_metrics("loss", "mse")
         self.built = True
 
@@ -139,14 +156,16 @@ class DBM(BoltzmannMachine):
                 for i in range(1, self.num_layers + 1)
             ]
             step = tf.cast(self.optimizer.iterations, "int32")
-            loss, first, *gradients = tf.switch_case(
+            loss, first, sums, *gradients = tf.switch_case(
                 tf.minimum(step // self.pretrain_steps, self.num_layers),
                 [*stages, lambda: self._joint_gradients(v, state)],
             )
         else:
-            loss, first, *gradients = self._joint_gradients(v, state)
+            loss, first, sums, *gradients = self._joint_gradients(v, state)
         error = self._squared_error(v, first)
         weights = self.trainable_weights
+        if self.centered:
+            gradients = self._centered(weights, gradients, sums, v)
         self.apply_gradients(gradients, weights, self.optimizer)
         return self.log(loss=loss, mse=error)
 
@@ -158,7 +177,8 @@ class DBM(BoltzmannMachine):
         loss = tf.reduce_mean(self._log_sum(state)) - self._bound(v, means)
         return self.log(loss=loss, mse=self._squared_error(v, means[0]))
 
-    # Either gives `(loss, means of the lowest hidden layer, *gradients)`.
+    # Either gives `(loss, means of the lowest hidden layer, sums over the batch
+    # of all units, *gradients)`.
 
     def _joint_gradients(self, v, state):
         dtype = self.compute_dtype
@@ -168,7 +188,8 @@ class DBM(BoltzmannMachine):
             loss = of_model - self._bound(v, means, dtype)
             scaled_loss = self.scale_loss(tf.reduce_mean(loss), self.optimizer)
         gradients = tape.gradient(scaled_loss, self.trainable_weights)
-        return loss, means[0], *gradients
+        sums = tf.reduce_sum(tf.concat([v, *means], axis=1), axis=0)
+        return loss, means[0], sums, *gradients
 
     def _pretraining_gradients(self, v, i, seed):
         """Those of contrastive divergence between layers i - 1 and i."""
@@ -208,7 +229,39 @@ class DBM(BoltzmannMachine):
                 weights, tape.gradient(scaled_loss, weights), strict=True
             )
         ]
-        return loss, [*layers, means][1], *gradients
+        # Means of 0 leave the gradient as it is.
+        sums = tf.zeros(self.num_dims + self.z_dim)
+        return loss, [*layers, means][1], sums, *gradients
+
+    def _centered(self, weights, gradients, sums, v):
+        """Gradients of the machine whose units count from their means.
+
+        With means m, below and above a kernel: that of the kernel is of
+        `(below - m) @ kernel @ (above - m)`, and biases take the opposite of
+        what its change does at the means.
+        """
+        count = over_replicas(tf.cast(tf.shape(v)[0], "float32"))
+        means = tf.split(
+            over_replicas(sums) / count, [self.num_dims, *self.hidden_dims]
+        )
+        place = {weight.path: i for i, weight in enumerate(weights)}
+        biases = [self.units.bias, *self.hidden_biases]
+        of_kernels = [gradients[place[w.path]] for w in self.kernels]
+        of_biases = [gradients[place[w.path]] for w in biases]
+        for i, (below, above) in enumerate(itertools.pairwise(means)):
+            of_kernels[i] -= tf.tensordot(below, of_biases[i + 1], 0)
+            of_kernels[i] -= tf.tensordot(of_biases[i], above, 0)
+        for i, (below, above) in enumerate(itertools.pairwise(means)):
+            of_biases[i] -= tf.linalg.matvec(of_kernels[i], above)
+            of_biases[i + 1] -= tf.linalg.matvec(
+                of_kernels[i], below, transpose_a=True
+            )
+        centered = list(gradients)
+        for weight, gradient in zip(
+            [*self.kernels, *biases], [*of_kernels, *of_biases], strict=True
+        ):
+            centered[place[weight.path]] = gradient
+        return centered
 
     def _squared_error(self, v, first):
         r = product(first, self.kernels[0], transpose_b=True)
@@ -313,6 +366,7 @@ class DBM(BoltzmannMachine):
             "hidden_dims": self.hidden_dims,
             "mean_field_steps": self.mean_field_steps,
             "pretrain_steps": self.pretrain_steps,
+            "centered": self.centered,
         }
 
 

@@ -152,7 +152,7 @@ def test_images_are_decoded_by_the_lowest_layer():
 def test_the_joint_step_is_the_gradient_of_the_bound():
     """With chains that hold many exact samples, moved by one sweep."""
     count = 20_000
-    model = dbm((3, 3), num_chains=count, gibbs_steps=1)
+    model = dbm((3, 3), num_chains=count, gibbs_steps=1, centered=False)
     layers, log_p, _ = joint(model)
     rows = np.random.default_rng(0).choice(len(log_p), count, p=np.exp(log_p))
     model.chains.assign(layers[1][rows])
@@ -177,6 +177,56 @@ def test_the_joint_step_is_the_gradient_of_the_bound():
         model.trainable_weights, before, gradients, strict=True
     ):
         np.testing.assert_allclose(old - np.array(weight), gradient, atol=0.03)
+
+
+def test_the_centred_step_is_that_of_units_counted_from_their_means():
+    model = dbm((3, 3), num_chains=8, gibbs_steps=1)
+    model.started.assign(1)
+    model.compile(
+        keras.optimizers.SGD(1.0), jit_compile=False, run_eagerly=True
+    )
+    v = states(4)[[1, 7, 12]]
+    data = [
+        v,
+        *(m.numpy() for m in model._mean_field(tf.constant(v, "float32"))),
+    ]
+    kernels, biases = parameters(model)
+    model.train_step(tf.constant(images(v)))
+    middle = np.array(model.chains, "float64")  # as they are after the sweep
+    of_model = [
+        special.expit(middle @ kernels[0].T + biases[0]),
+        middle,
+        special.expit(middle @ kernels[1] + biases[2]),
+    ]
+    centers = [layer.mean(axis=0) for layer in data]
+
+    def moments(layers):
+        units = [x - m for x, m in zip(layers, centers, strict=True)]
+        return [
+            below.T @ above / len(below)
+            for below, above in itertools.pairwise(units)
+        ]
+
+    steps = [
+        of_data - of_chains
+        for of_data, of_chains in zip(
+            moments(data), moments(of_model), strict=True
+        )
+    ]
+    bias_steps = [
+        x.mean(axis=0) - y.mean(axis=0)
+        for x, y in zip(data, of_model, strict=True)
+    ]
+    bias_steps[0] -= steps[0] @ centers[1]
+    bias_steps[1] -= centers[0] @ steps[0] + steps[1] @ centers[2]
+    bias_steps[2] -= centers[1] @ steps[1]
+    for old, new, step in zip(
+        [*kernels, *biases],
+        itertools.chain(*parameters(model)),
+        [*steps, *bias_steps],
+        strict=True,
+    ):
+        np.testing.assert_allclose(new - old, step, atol=1e-5)
 
 
 def test_pretraining_takes_one_layer_after_the_other():
@@ -221,7 +271,7 @@ def test_while_it_pretrains_middle_layers_count_double():
     model.kernels[1].assign(np.full((3, 4), 50.0))
     model.kernels[0].assign(np.eye(4)[:, :3] * 80)
     lowest = special.expit(160 * v[:, :3] - 150)
-    _, found, *gradients = model._pretraining_gradients(
+    _, found, _, *gradients = model._pretraining_gradients(
         tf.constant(v, "float32"), 2, (0, 1)
     )
     np.testing.assert_allclose(found, lowest, atol=1e-5)
