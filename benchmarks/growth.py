@@ -1,9 +1,9 @@
 """Scores a progressive GAN after every epoch of its growth.
 
     python examples/progressive_gan.py --dataset=fashion_mnist --keep_all
-    python benchmarks/growth.py run/progressive_gan/epochs/*.keras
+    python benchmarks/growth.py --folder=run/progressive_gan/epochs
 
-For each file it prints a row of Markdown: the resolution that was reached, the
+For each file of the folder it prints a row of Markdown: the resolution that was reached, the
 weight of its block in the fade, and how samples, enlarged to the full size,
 compare with as many test images: sliced Wasserstein distances by level, of the
 first 2,048 images of each side, and the Frechet distance in the features of a
@@ -21,6 +21,7 @@ from keras_gen import datasets, metrics
 from keras_gen.evaluation import batches, scores
 
 FLAGS = flags.FLAGS
+flags.DEFINE_string("folder", None, "Of .keras files.", required=True)
 flags.DEFINE_string("dataset", "fashion_mnist", "See datasets.load.")
 flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
 flags.DEFINE_integer("num_samples", 10_000, "Images of each side scored.")
@@ -54,7 +55,7 @@ def score(samples, extractor):
     return columns | {"Frechet, %": 100 * relative}
 
 
-def main(files):
+def main(_):
     extractor = metrics.classifier_features(load("train", labels=True))
     print(f"{extractor.name}, accuracy {extractor.accuracy:.4f}\n")
     floor = score(load("train").take(FLAGS.num_samples).batch(500), extractor)
@@ -62,12 +63,12 @@ def main(files):
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     values = [f"{value:.3g}" for value in floor.values()]
     print(f"| training images | | | {' | '.join(values)} |", flush=True)
-    for file in files[1:]:
+    for file in sorted(pathlib.Path(FLAGS.folder).glob("*.keras")):
         gan = keras.saving.load_model(file)
         samples = batches.sample_batches(gan, FLAGS.num_samples, FLAGS.seed)
         scored = score(samples, extractor)
         values = [f"{gan.alpha:.2f}", *(f"{v:.3g}" for v in scored.values())]
-        name = f"{pathlib.Path(file).stem} | {gan.resolution}"
+        name = f"{file.stem} | {gan.resolution}"
         print(f"| {name} | {' | '.join(values)} |", flush=True)
 
 
