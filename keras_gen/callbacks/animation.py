@@ -15,17 +15,19 @@ LAST_FRAME_SECONDS = 2.0
 
 
 class TrainingAnimation(keras.callbacks.Callback):
-    """Turns the grids of all epochs into a GIF that loops.
+    """Turns the grids of a run into a GIF that loops.
 
     It runs the callback that draws, so that this one is not to be given to
     `fit` as well. When training ends, the PNG files of that callback are read
     back, one at a time, and become the frames of `directory/TAG.gif`, for
-    example `directory/samples.gif`. Since the frames come from the files, a
-    run that was killed and started again has all its epochs in the film.
+    example `directory/samples.gif`: those of all epochs, or, of a `SampleGrid`
+    with `every_steps`, those of these steps and of the last epoch. Since the
+    frames come from the files, a run that was killed and started again is in
+    the film as a whole.
 
     However long the run and large the grids, it keeps `max_frames` frames in
     memory at most, of one byte a pixel, and these within 1024 x 1024 pixels:
-    more epochs are thinned out evenly, larger pictures are made smaller.
+    more are thinned out evenly, larger pictures are made smaller.
 
     Args:
         grid: A callback that draws, as `SampleGrid`, `ReconstructionGrid` or
@@ -96,15 +98,24 @@ class TrainingAnimation(keras.callbacks.Callback):
 
     def frames_of(self, directory):
         """Paths of the PNG files that become frames, first to last."""
-        # No later epochs: they are of another, longer run into this folder.
-        name = re.compile(rf"{self.grid.prefix}_(\d{{4,}})\.png")
-        found = [name.fullmatch(entry) for entry in os.listdir(directory)]
-        epochs = {int(match[1]): match[0] for match in found if match}
-        chosen = sorted(e for e in epochs if e <= self.num_epochs)
-        if len(chosen) > self.max_frames:
-            kept = np.linspace(len(chosen) - 1, 0, self.max_frames)[::-1]
-            chosen = [chosen[i] for i in np.rint(kept).astype(int)]
-        return [os.path.join(directory, epochs[epoch]) for epoch in chosen]
+        names = _numbered(directory, self.grid.prefix, self.num_epochs)
+        if getattr(self.grid, "every_steps", None):
+            names = _numbered(directory, "step", self.grid.steps) + names[-1:]
+        if len(names) > self.max_frames:
+            kept = np.linspace(len(names) - 1, 0, self.max_frames)[::-1]
+            names = [names[i] for i in np.rint(kept).astype(int)]
+        return [os.path.join(directory, name) for name in names]
+
+
+def _numbered(directory, prefix, last):
+    """Names of pictures up to a number, in its order.
+
+    Later ones are of another, longer run into this folder.
+    """
+    pattern = re.compile(rf"{prefix}_(\d{{4,}})\.png")
+    found = [pattern.fullmatch(name) for name in os.listdir(directory)]
+    names = {int(match[1]): match[0] for match in found if match}
+    return [names[number] for number in sorted(names) if number <= last]
 
 
 def write_gif(paths, path, frame_seconds):

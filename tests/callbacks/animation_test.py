@@ -132,12 +132,16 @@ def test_large_grids_are_made_smaller(tmp_path):
         assert gif.size == (514, 1024)
 
 
-def test_steps_between_epochs_are_still_drawn(tmp_path):
+def test_a_film_of_steps_has_them_and_the_last_epoch(tmp_path):
     grid = SampleGrid(tmp_path, 1, every_steps=1)
     film = TrainingAnimation(grid)
     assert not film.async_safe
+    (tmp_path / "step_00000007.png").touch()  # of a longer run
     fit(film, epochs=2)
-    assert (tmp_path / "step_00000002.png").exists()
+    names = [path.split("/")[-1] for path in film.frames_of(str(tmp_path))]
+    steps = ["step_00000001.png", "step_00000002.png"]
+    assert names == [*steps, "epoch_0002.png"]
+    assert len(frames(tmp_path / "samples.gif")) > 1
 
 
 def test_what_does_not_draw_is_refused(tmp_path):
