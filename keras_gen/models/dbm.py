@@ -32,10 +32,9 @@ class DBM(BoltzmannMachine):
     sweeps of all layers each.
 
     This gradient is centred: the step is that of the same machine written with
-    units that count from their means over the batch. What a unit always does
-    is then left to the biases, and weights of upper layers learn from the
-    first step on; without it they hardly do. The other remedy is a start that
-    uses all layers. With `pretrain_steps`,
+    units that count from their means over the batch, which leaves to biases
+    what units do in all images. All layers then learn from the first step on.
+    The older remedy is a start that uses all of them. With `pretrain_steps`,
     the first `L * pretrain_steps` optimizer steps train one layer after the
     other, from below, by contrastive divergence with `gibbs_steps` sweeps, as
     restricted Boltzmann machines between the means of one layer and the next.
