@@ -21,7 +21,7 @@ flags.DEFINE_integer("num_labels", 10, "Labelled images of each class.")
 flags.DEFINE_integer("num_draws", 1, "Draws of the labels, whose mean counts.")
 flags.DEFINE_integer("epochs", 20, "Passes over the images without a label.")
 flags.DEFINE_integer("batch_size", 64, "Images without a label per step.")
-flags.DEFINE_float("learning_rate", 3e-4, "Of all Adams.")
+flags.DEFINE_float("learning_rate", 1e-3, "Of all Adams, at first.")
 flags.DEFINE_integer("seed", 0, "Of the labels, weights, order and noise.")
 
 
@@ -32,8 +32,8 @@ def load(split):
 
 
 def mixed(x, y, known):
-    """Batches of `x` without labels, and beside them half as many known."""
-    few, slices = FLAGS.batch_size // 2, tf.data.Dataset.from_tensor_slices
+    """Batches of `x` without labels, and a quarter as many known beside."""
+    few, slices = FLAGS.batch_size // 4, tf.data.Dataset.from_tensor_slices
     labelled = slices((x[known], y[known])).shuffle(len(known), FLAGS.seed)
     rest = slices((x, np.full_like(y, -1))).shuffle(len(x), FLAGS.seed)
     rest = rest.batch(FLAGS.batch_size, drop_remainder=True)
@@ -42,8 +42,12 @@ def mixed(x, y, known):
     )
 
 
-def adam():
-    return keras.optimizers.Adam(FLAGS.learning_rate, beta_1=0.5)
+def adam(num_steps):
+    """Adam, whose rate falls to zero along a line."""
+    rate = keras.optimizers.schedules.PolynomialDecay(
+        FLAGS.learning_rate, num_steps, end_learning_rate=0.0
+    )
+    return keras.optimizers.Adam(rate, beta_1=0.5)
 
 
 def main(_):
@@ -59,10 +63,11 @@ def main(_):
         # The same network, of labels alone.
         alone = keras.models.clone_model(gan.discriminator)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        alone.compile(adam(), loss, metrics=["accuracy"])
+        alone.compile(adam(500), loss, metrics=["accuracy"])
         inputs = 2 * x[known] - 1, y[known]
-        alone.fit(*inputs, batch_size=32, epochs=100, verbose=0)
-        gan.compile(adam(), adam())
+        alone.fit(*inputs, batch_size=len(known), epochs=500, verbose=0)
+        num_steps = FLAGS.epochs * (len(x) // FLAGS.batch_size)
+        gan.compile(adam(num_steps), adam(num_steps))
         grid = callbacks.SampleGrid(folder)
         gan.fit(mixed(x, y, known), epochs=FLAGS.epochs, callbacks=[grid])
         logs = alone.evaluate(**{**test, "x": 2 * test["x"] - 1})

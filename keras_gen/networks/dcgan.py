@@ -3,6 +3,7 @@
 from keras import Input, Model, initializers, layers
 
 from keras_gen.layers.conditional import ConditionalBatchNormalization
+from keras_gen.layers.minibatch_std import MinibatchStdDev
 from keras_gen.networks.conditional import conditional_discriminator
 
 
@@ -99,6 +100,7 @@ def dcgan_discriminator(
     name="discriminator",
     condition_dim=None,
     conditioning="projection",
+    minibatch_std=False,
 ):
     """DCGAN discriminator: strided convolutions, then one logit.
 
@@ -118,6 +120,9 @@ def dcgan_discriminator(
         condition_dim: Integer or `None`, width of a condition.
         conditioning: `"projection"`, `"concat"` or `"auxiliary"`, see
             `conditional_discriminator`.
+        minibatch_std: Boolean, whether `layers.MinibatchStdDev` and a 3x3
+            convolution follow at the smallest maps, as in progressive GANs.
+            Samples are then as varied as the data after far fewer images.
 
     Returns:
         A built `keras.Model`, `(batch, *image_shape)` in [-1, 1] to logits
@@ -134,6 +139,8 @@ def dcgan_discriminator(
     Reference:
         - [Unsupervised Representation Learning with Deep Convolutional
           Generative Adversarial Networks](https://arxiv.org/abs/1511.06434)
+        - [Progressive Growing of GANs](https://arxiv.org/abs/1710.10196), on
+          `minibatch_std`
     """
     x = h = Input(image_shape)
     for level in range(num_halvings(image_shape)):
@@ -149,6 +156,11 @@ def dcgan_discriminator(
         if normalized:
             h = _normalized(h)
         h = layers.LeakyReLU(0.2)(h)
+    if minibatch_std:
+        convolution = layers.Conv2D(
+            h.shape[-1], 3, padding="same", kernel_initializer=_normal()
+        )
+        h = layers.LeakyReLU(0.2)(convolution(MinibatchStdDev()(h)))
     if condition_dim is not None:
         return conditional_discriminator(
             Model(x, h),

@@ -46,7 +46,10 @@ def semi_supervised_generator(
 
 
 def semi_supervised_discriminator(
-    image_shape, num_classes, hidden_dims=(512, 256), name="discriminator"
+    image_shape,
+    num_classes,
+    hidden_dims=(1000, 500, 250, 250, 250),
+    name="discriminator",
 ):
     """Dense classifier with Gaussian noise before each layer.
 
@@ -70,8 +73,8 @@ def semi_supervised_discriminator(
 
     Reference:
         - [Improved Techniques for Training GANs](
-          https://arxiv.org/abs/1606.03498), of five hidden layers with
-          normalized weights.
+          https://arxiv.org/abs/1606.03498), whose five hidden layers these
+          are, there with normalized weights.
     """
     x = Input(image_shape)
     h = layers.GaussianNoise(0.6)(layers.Flatten()(x))

@@ -120,6 +120,23 @@ def test_without_batch_normalization_images_are_judged_one_by_one():
     assert influence_of_others(True) > 1e-4
 
 
+def test_minibatch_std_shows_the_discriminator_how_varied_a_batch_is():
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(4, 16, 16, 1)).astype("float32")
+    same = np.repeat(x[:1], 4, axis=0)
+    plain, aware = (
+        dcgan.dcgan_discriminator(
+            (16, 16, 1), 8, batch_normalization=False, minibatch_std=std
+        )
+        for std in (False, True)
+    )
+    extra = (3 * 3 * (16 + 1) + 1) * 16  # a map more for the convolution
+    assert aware.count_params() - plain.count_params() == extra
+    assert np.ptp(aware(same)) < 1e-6
+    np.testing.assert_allclose(plain(x)[0], plain(same)[0], atol=1e-7)
+    assert abs(float(aware(x)[0, 0] - aware(same)[0, 0])) > 1e-5
+
+
 def test_normalized_generator_uses_the_whole_range_of_tanh_and_no_more():
     keras.utils.set_random_seed(0)
     z = np.random.default_rng(0).normal(size=(16, 10))
