@@ -31,11 +31,11 @@ from keras_gen.evaluation import batches, scores
 LATENT_DIM = 64
 # The five objectives, each with the penalty that belongs to it.
 PENALTIES = {
-    "non_saturating": losses.R1(0.5),
-    "least_squares": losses.R1(0.5),
+    "non_saturating": losses.R1(1.5),
+    "least_squares": losses.R1(1.5),
     "wasserstein": losses.GradientPenalty(10.0),
-    "hinge": losses.R1(0.5),
-    "relativistic": losses.R1(0.5),
+    "hinge": losses.R1(1.5),
+    "relativistic": losses.R1(1.5),
 }
 NAMES = list(PENALTIES)
 

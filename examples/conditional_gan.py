@@ -27,8 +27,8 @@ flags.DEFINE_integer("latent_dim", 64, "Dimensions of z.")
 flags.DEFINE_string("loss", "non_saturating", "See GAN.compile.")
 flags.DEFINE_float("r1", 0.5, "Weight of the R1 penalty.")
 flags.DEFINE_integer("epochs", 20, "Passes over the training data.")
-flags.DEFINE_integer("batch_size", 64, "Images per step.")
-flags.DEFINE_float("learning_rate", 2e-4, "Of both Adams.")
+flags.DEFINE_integer("batch_size", 16, "Images per step.")
+flags.DEFINE_float("learning_rate", 1e-3, "Of both Adams.")
 flags.DEFINE_integer("seed", 0, "Of weights, data order and noise.")
 
 
@@ -50,8 +50,10 @@ def main(_):
         seed=FLAGS.seed,
     )
     gan.compile(
-        d_optimizer=keras.optimizers.Adam(FLAGS.learning_rate, beta_1=0.5),
-        g_optimizer=keras.optimizers.Adam(FLAGS.learning_rate, beta_1=0.5),
+        *(
+            keras.optimizers.Adam(FLAGS.learning_rate, 0.0, 0.99)
+            for _ in range(2)
+        ),
         loss=FLAGS.loss,
         gradient_penalty=losses.R1(FLAGS.r1) if FLAGS.r1 else None,
     )

@@ -24,8 +24,8 @@ flags.DEFINE_string("loss", "non_saturating", "See LaplacianGAN.compile.")
 flags.DEFINE_float("r1", 0.5, "Weight of the R1 penalty.")
 flags.DEFINE_bool("together", True, "Or one level after the other.")
 flags.DEFINE_integer("epochs", 20, "Passes over the training data.")
-flags.DEFINE_integer("batch_size", 64, "Images per step.")
-flags.DEFINE_float("learning_rate", 2e-4, "Of both Adams.")
+flags.DEFINE_integer("batch_size", 32, "Images per step.")
+flags.DEFINE_float("learning_rate", 1e-3, "Of both Adams.")
 flags.DEFINE_integer("seed", 0, "Of weights, data order and noise.")
 
 
@@ -51,8 +51,10 @@ def main(_):
     folder, began = FLAGS.output_dir, time.time()
     for levels in [every] if FLAGS.together else [[k] for k in every[::-1]]:
         gan.compile(
-            d_optimizer=keras.optimizers.Adam(FLAGS.learning_rate, beta_1=0.5),
-            g_optimizer=keras.optimizers.Adam(FLAGS.learning_rate, beta_1=0.5),
+            *(
+                keras.optimizers.Adam(FLAGS.learning_rate, 0.0, 0.99)
+                for _ in range(2)
+            ),
             loss=FLAGS.loss,
             gradient_penalty=losses.R1(FLAGS.r1) if FLAGS.r1 else None,
             levels=levels,
