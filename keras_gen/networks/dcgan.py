@@ -121,8 +121,8 @@ def dcgan_discriminator(
         conditioning: `"projection"`, `"concat"` or `"auxiliary"`, see
             `conditional_discriminator`.
         minibatch_std: Boolean, whether `layers.MinibatchStdDev` and a 3x3
-            convolution follow at the smallest maps, as in progressive GANs.
-            Samples are then as varied as the data after far fewer images.
+            convolution follow at the smallest maps, as in progressive GANs,
+            which show whether samples vary less than the data.
 
     Returns:
         A built `keras.Model`, `(batch, *image_shape)` in [-1, 1] to logits
