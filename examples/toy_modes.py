@@ -27,6 +27,7 @@ flags.DEFINE_float("gradient_penalty", None, "Its weight, at mixed points.")
 flags.DEFINE_float("r1", None, "Weight of the R1 penalty instead.")
 flags.DEFINE_integer("d_steps", 1, "Discriminator updates per step.")
 flags.DEFINE_multi_float("rates", [1e-4, 1e-3], "Of D's and of G's Adam.")
+flags.DEFINE_bool("decay", False, "Lower both rates to 0, along a cosine.")
 flags.DEFINE_integer("epochs", 256, "Of 50,000 points.")
 flags.DEFINE_integer("batch_size", 512, "Points per step.")
 flags.DEFINE_integer("seed", 0, "Of weights, data order and noise.")
@@ -34,6 +35,11 @@ flags.DEFINE_integer("seed", 0, "Of weights, data order and noise.")
 
 def dense(units, activation=None):
     return layers.Dense(units, activation, True, initializers.Orthogonal(0.8))
+
+
+def adam(rate, num_steps):
+    decay = keras.optimizers.schedules.CosineDecay(rate, num_steps)
+    return keras.optimizers.Adam(decay if FLAGS.decay else rate, beta_1=0.5)
 
 
 def main(_):
@@ -54,9 +60,9 @@ def main(_):
         "discriminator": keras.Sequential([*judge, dense(1)]),
     }
     gan = GAN(shape, FLAGS.latent_dim, ema=None, seed=seed, **networks)
-    penalty = FLAGS.gradient_penalty
+    penalty, steps = FLAGS.gradient_penalty, FLAGS.epochs * len(train)
     gan.compile(
-        *(keras.optimizers.Adam(rate, beta_1=0.5) for rate in FLAGS.rates),
+        *map(adam, FLAGS.rates, (FLAGS.d_steps * steps, steps)),
         loss=FLAGS.loss,
         gradient_penalty=losses.R1(FLAGS.r1) if FLAGS.r1 else penalty,
         d_steps=FLAGS.d_steps,

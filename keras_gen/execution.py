@@ -8,20 +8,21 @@ XLA loop are pathologically slow there, so theirs stay outside.
 
 import tensorflow as tf
 
+from keras_gen import optimization
 
-def steps_in_one_program(steps, variables, failures, result, max_steps):
+
+def steps_in_one_program(steps, variables, result, max_steps):
     """A training function for Keras that runs up to `max_steps` steps a call.
 
-    To wait with an update until all of its gradients are known to be finite
-    costs a tenth of the time. So a call first runs steps that do not wait; if
-    one of them failed, it puts everything back, and runs those that do.
+    To look at all gradients before each update costs a tenth of the time. So a
+    call first runs steps that do not look; if a variable is not finite then,
+    it puts everything back, and runs those that do.
 
     Args:
         steps: `(hasty, careful)`, functions of one batch that update
-            variables; the second leaves them alone if a gradient is not
-            finite, and the first may be `None`.
+            variables. If a gradient is not finite, the first leaves a variable
+            that is not, the second changes no weight. The first may be `None`.
         variables: All that the steps change: list of variables.
-        failures: One of them, which a step raises if a gradient is not finite.
         result: Function without arguments that gives the logs afterwards.
         max_steps: Integer, how many batches a call takes from the iterator.
 
@@ -49,11 +50,15 @@ def steps_in_one_program(steps, variables, failures, result, max_steps):
     @tf.function(jit_compile=True, autograph=False)
     def run_hastily(batches):
         before = [tf.identity(variable) for variable in variables]
-        num_failures = tf.identity(failures)
         loop(hasty, batches)
-        good = tf.equal(failures, num_failures)
-        for variable, old in zip(variables, before, strict=True):
-            variable.assign(tf.where(good, variable, old))
+        good = optimization.all_finite(
+            [v for v in variables if v.dtype.is_floating]
+        )
+        values = tf.cond(
+            good, lambda: [tf.identity(v) for v in variables], lambda: before
+        )
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
         return good, result()
 
     def run(batches):

@@ -261,9 +261,11 @@ class GenerativeModel(keras.Model):
             weights: List of variables.
             optimizer: The optimizer that was prepared for them.
         """
-        finite = optimization.apply_if_finite(
-            optimizer, gradients, weights, self._hasty
-        )
+        if self._hasty:
+            optimization.apply_at_once(optimizer, gradients, weights)
+            finite = tf.constant(True)
+        else:
+            finite = optimization.apply_if_finite(optimizer, gradients, weights)
         skipped = 1 - tf.cast(finite, "int32")
         num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self.skipped.update_state(tf.cast(skipped, "float32") / num_replicas)
@@ -551,12 +553,11 @@ class GenerativeModel(keras.Model):
             variables += metric.variables
         for optimizer in self.optimizers:
             variables += optimizer.variables
-            if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-                hasty_step = None  # skipped steps are its daily business
+            if not optimization.keeps_failures(optimizer):
+                hasty_step = None
         return execution.steps_in_one_program(
             (hasty_step, step),
             [variable.value for variable in variables],
-            self.skipped.total.value,
             self.get_metrics_result,
             self.steps_per_execution,
         )

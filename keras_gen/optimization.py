@@ -90,7 +90,37 @@ def all_finite(gradients):
     return num_finite > context.num_replicas_in_sync - 0.5
 
 
-def apply_if_finite(optimizer, gradients, weights, optimistic=False):
+def keeps_failures(optimizer):
+    """Whether a gradient that is not finite shows in the variables afterwards.
+
+    Slots beyond its step and rate become infinite or NaN for good, unless the
+    gradient is clipped by value first. An optimizer with a loss scale leaves
+    them alone. Weights are no proof: a model may clip them.
+    """
+    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    has_slots = len(optimizer.variables) > 2
+    return not scaled and has_slots and optimizer.clipvalue is None
+
+
+def apply_at_once(optimizer, gradients, weights):
+    """Update `weights`, whether or not gradients are finite.
+
+    For one device, and for a caller who looks at the variables afterwards (see
+    `keeps_failures`) and undoes the update if need be.
+    """
+    # Every update waits for the first layer's gradient, the last to be known.
+    # Otherwise XLA copies each matrix of weights that is still read on the way
+    # there.
+    first = next(g for g in gradients if g is not None)
+    last = 0.0 * tf.reshape(tf.convert_to_tensor(first), [-1])[0]
+    gradients = [
+        g if g is None else tf.convert_to_tensor(g) + tf.cast(last, g.dtype)
+        for g in gradients
+    ]
+    optimizer.apply(gradients, weights)
+
+
+def apply_if_finite(optimizer, gradients, weights):
     """Update `weights`, or leave all of them if one gradient is not finite.
 
     Call it in a replica context. Gradients are summed over the replicas.
@@ -99,15 +129,13 @@ def apply_if_finite(optimizer, gradients, weights, optimistic=False):
         optimizer: A built Keras optimizer.
         gradients: List of tensors, scaled by `optimizer.scale_loss`.
         weights: List of variables, one for each gradient.
-        optimistic: Whether to update before it is known, where a caller
-            undoes that if need be.
 
     Returns:
         Bool scalar, the same on all replicas: whether all gradients are
         finite.
     """
     finite = all_finite(gradients)
-    if optimistic or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         # A loss scale is halved by `apply` itself.
         optimizer.apply(gradients, weights)
     elif tf.__internal__.distribute.strategy_supports_no_merge_call():

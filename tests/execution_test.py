@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_gen import GAN, VAE, networks
+from keras_gen import GAN, VAE, networks, optimization
 
 SHAPE = (4, 4, 1)
 
@@ -83,6 +83,58 @@ def test_a_step_that_fails_is_undone_and_those_around_it_are_not():
     for one, other in zip(fused.weights, single.weights, strict=True):
         assert np.all(np.isfinite(one))
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        keras.optimizers.SGD(0.1),
+        keras.optimizers.Adam(),
+        keras.optimizers.Lion(),
+        keras.optimizers.RMSprop(),
+        keras.optimizers.Adam(clipnorm=1.0),
+        keras.optimizers.Adam(clipvalue=1.0),
+    ],
+    ids=["sgd", "adam", "lion", "rmsprop", "clipnorm", "clipvalue"],
+)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_shows_afterwards(optimizer, bad):
+    optimizer = optimizer.from_config(optimizer.get_config())
+    weight = keras.Variable(np.ones(3, "float32"))
+    optimizer.build([weight])
+    good, worse = tf.constant([1.0, 2.0, 3.0]), tf.constant([1.0, bad, 3.0])
+    optimization.apply_at_once(optimizer, [good], [weight])
+    optimization.apply_at_once(optimizer, [worse], [weight])
+    for _ in range(5):
+        optimization.apply_at_once(optimizer, [good], [weight])
+    values = [weight.value, *(v.value for v in optimizer.variables)]
+    floats = [tf.cast(v, "float32") for v in values if v.dtype.is_floating]
+    shows = not optimization.all_finite(floats)
+    assert shows or not optimization.keeps_failures(optimizer)
+
+
+def test_only_plain_optimizers_with_slots_keep_failures():
+    weight = keras.Variable(np.ones(3, "float32"))
+    optimizers = [
+        keras.optimizers.Adam(),
+        keras.optimizers.SGD(),
+        keras.optimizers.Adam(clipvalue=1.0),
+        keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()),
+    ]
+    for optimizer in optimizers:
+        optimizer.build([weight])
+    kept = [optimization.keeps_failures(o) for o in optimizers]
+    assert kept == [True, False, False, False]
+
+
+def test_an_optimizer_that_clips_by_value_skips_what_is_not_finite():
+    x = images(48)
+    bad = tf.data.Dataset.from_tensor_slices(x).batch(8).enumerate()
+    bad = bad.map(lambda i, x: tf.where(i == 2, np.inf, x))
+    fused = vae(keras.optimizers.Adam(clipvalue=1.0), steps_per_execution=4)
+    history = fused.fit(bad, epochs=1, verbose=0).history
+    assert history["skipped_updates"] == [1.0]
+    assert all(np.all(np.isfinite(weight)) for weight in fused.weights)
 
 
 def test_float16_scales_and_skips_as_step_by_step():
