@@ -11,6 +11,7 @@ its result is read from `--output_dir`.
 
 `unrolled_0` and `unrolled_10` are the networks and rates of Unrolled GANs
 (https://arxiv.org/abs/1611.02163): 256 latents and a weak discriminator.
+`minibatch` is `unrolled_0` with minibatch discrimination.
 """
 
 import ast
@@ -32,7 +33,6 @@ SETTINGS = {
     "grid": f"--dataset=grid {STRONG} {WASSERSTEIN}",
     "unrolled_0": "--dataset=ring",
     "unrolled_10": "--dataset=ring --unrolled_steps=10",
-    "alone": "--dataset=ring",
     "minibatch": "--dataset=ring --minibatch",
 }
 
