@@ -432,7 +432,10 @@ class GenerativeModel(keras.Model):
 
     def _checked(self, x, y=None, *, batch_size=None, argument="x", **feeding_):
         """Data as one dataset, or the `ValueError` that says what to mend."""
-        self.check_data(x, y, argument=argument)
+        # Not again what the last `fit` took: to look at a first batch costs as
+        # much as ten steps, and one more start of a dataset is another order.
+        if y is not None or all(x is not known for known, _ in self._starts):
+            self.check_data(x, y, argument=argument)
         if batch_size is not None:
             inputs.check_positive_integer(batch_size, "batch_size")
         training = "shuffle" in feeding_

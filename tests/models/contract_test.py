@@ -444,6 +444,18 @@ def test_steps_per_epoch_goes_on_through_the_data(class_case):
     assert_same(weights_of(straight), weights_of(cut))
 
 
+def test_epochs_in_two_calls_of_fit_are_those_of_one():
+    def trained(*calls):
+        data = tf.data.Dataset.from_tensor_slices(images())
+        data = data.shuffle(32, seed=0).batch(8)
+        model = MODELS["VAE"].compiled()
+        for first, last in calls:
+            model.fit(data, initial_epoch=first, epochs=last, verbose=0)
+        return weights_of(model)
+
+    assert_same(trained((0, 3)), trained((0, 1), (1, 3)))
+
+
 # Steps
 
 
