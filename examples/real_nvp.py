@@ -22,6 +22,7 @@ flags.DEFINE_integer("num_couplings", None, "Of each kind, at each scale.")
 flags.DEFINE_integer("num_scales", None, "How many scales.")
 flags.DEFINE_integer("hidden_dim", 64, "Maps of the hidden layers.")
 flags.DEFINE_integer("num_blocks", 2, "Residual blocks of each network.")
+flags.DEFINE_bool("convolutional", None, "Dense networks if it is false.")
 flags.DEFINE_string("dequantization", "uniform", "Or 'variational'.")
 flags.DEFINE_integer("epochs", 12, "Passes over the training data.")
 flags.DEFINE_integer("batch_size", 64, "Images per step.")
@@ -29,6 +30,7 @@ flags.DEFINE_float("learning_rate", 1e-3, "Adam's; decays to a hundredth.")
 flags.DEFINE_string("dtype", "float32", "Or 'mixed_bfloat16', which is faster.")
 flags.DEFINE_integer("seed", 0, "Of weights, data order and noise.")
 OPTIONS = ("num_couplings", "num_scales", "hidden_dim", "num_blocks")
+OPTIONS += ("convolutional",)
 
 
 def plot(flow, path):

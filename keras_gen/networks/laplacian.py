@@ -2,6 +2,7 @@
 
 from keras import Input, Model, initializers, layers
 
+from keras_gen.layers.minibatch_std import MinibatchStdDev
 from keras_gen.networks.conditional import conditional_discriminator
 
 
@@ -68,7 +69,11 @@ def laplacian_generator(
 
 
 def laplacian_discriminator(
-    image_shape, filters=64, name="discriminator", condition_dim=None
+    image_shape,
+    filters=64,
+    name="discriminator",
+    condition_dim=None,
+    minibatch_std=False,
 ):
     """Discriminator of the images of a level, of any size.
 
@@ -82,6 +87,7 @@ def laplacian_discriminator(
         name: Name of the model.
         condition_dim: Integer or `None`, width of a condition, of which the
             logit is the projection (`layers.ProjectionLogit`).
+        minibatch_std: Boolean, as of `dcgan_discriminator`.
 
     Returns:
         A built `keras.Model`, images `(batch, *image_shape)` in [-1, 1] to
@@ -100,6 +106,8 @@ def laplacian_discriminator(
     x = h = Input(image_shape)
     for maps in (filters, 2 * filters):
         h = layers.LeakyReLU(0.2)(_conv(maps, 5, strides=2)(h))
+    if minibatch_std:
+        h = layers.LeakyReLU(0.2)(_conv(maps, 3)(MinibatchStdDev()(h)))
     if condition_dim is not None:
         return conditional_discriminator(
             Model(x, h),

@@ -48,6 +48,15 @@ def test_a_logit_is_that_of_one_image():
     )
 
 
+def test_minibatch_std_shows_the_discriminator_how_varied_a_batch_is():
+    keras.utils.set_random_seed(0)
+    network = laplacian_discriminator((7, 7, 1), filters=4, minibatch_std=True)
+    x = np.random.default_rng(0).normal(size=(4, 7, 7, 1)).astype("float32")
+    same = np.repeat(x[:1], 4, axis=0)
+    assert np.ptp(network(same)) < 1e-6
+    assert abs(float(network(x)[0, 0] - network(same)[0, 0])) > 1e-6
+
+
 def test_odd_sides_are_refused():
     with pytest.raises(ValueError, match=r"`image_shape`.*\(7, 4, 1\)"):
         laplacian_generator((7, 4, 1))
