@@ -33,7 +33,7 @@ BEST += " --g_dims=256" * 3 + " --d_dims=256" * 3
 BEST += " --rates=1e-3 --rates=1e-3 --decay --batch_size=256 --epochs=48"
 SETTINGS = {
     "ring": f"--dataset=ring {BEST}",
-    "grid": f"--dataset=grid {BEST}",
+    "grid": f"--dataset=grid {BEST} --epochs=80",
     "unrolled_0": "--dataset=ring",
     "unrolled_10": "--dataset=ring --unrolled_steps=10",
     "minibatch": "--dataset=ring --minibatch",
