@@ -9,7 +9,7 @@ import time
 import keras
 from absl import app, flags
 
-from keras_gen import callbacks, datasets, losses, networks
+from keras_gen import callbacks, datasets, losses
 from keras_gen.models.laplacian_gan import LaplacianGAN
 
 FLAGS = flags.FLAGS
@@ -22,11 +22,10 @@ flags.DEFINE_integer("num_classes", None, "If conditional on the labels.")
 flags.DEFINE_integer("latent_dim", 64, "Width of the coarsest level's z.")
 flags.DEFINE_string("loss", "non_saturating", "See LaplacianGAN.compile.")
 flags.DEFINE_float("r1", 0.5, "Weight of the R1 penalty.")
-flags.DEFINE_bool("minibatch_std", True, "Show D how varied a batch is.")
 flags.DEFINE_bool("together", True, "Or one level after the other.")
 flags.DEFINE_integer("epochs", 20, "Passes over the training data.")
 flags.DEFINE_integer("batch_size", 32, "Images per step.")
-flags.DEFINE_float("learning_rate", 1e-3, "Of both Adams, at first.")
+flags.DEFINE_float("learning_rate", 1e-3, "Of both Adams.")
 flags.DEFINE_integer("seed", 0, "Of weights, data order and noise.")
 
 
@@ -41,28 +40,21 @@ def main(_):
         shuffle_seed=FLAGS.seed,
         data_dir=FLAGS.data_dir,
     )
-    shape, classes = datasets.image_shape(train), FLAGS.num_classes
-    sides = [2**k for k in range(FLAGS.num_levels)]
-    *finer, coarsest = [(shape[0] // n, shape[1] // n, shape[2]) for n in sides]
-    options = {"condition_dim": classes, "minibatch_std": FLAGS.minibatch_std}
     gan = LaplacianGAN(
-        shape,
+        datasets.image_shape(train),
         FLAGS.latent_dim,
         FLAGS.num_levels,
-        num_classes=classes,
-        discriminators=[
-            *(networks.laplacian_discriminator(s, **options) for s in finer),
-            networks.default_discriminator(coarsest, classes),
-        ],
+        num_classes=FLAGS.num_classes,
         seed=FLAGS.seed,
     )
     every = list(range(FLAGS.num_levels))
     folder, began = FLAGS.output_dir, time.time()
-    rate, steps = FLAGS.learning_rate, FLAGS.epochs * len(train)
-    decay = keras.optimizers.schedules.CosineDecay(rate, steps, alpha=0.1)
     for levels in [every] if FLAGS.together else [[k] for k in every[::-1]]:
         gan.compile(
-            *(keras.optimizers.Adam(decay, 0.0, 0.99) for _ in range(2)),
+            *(
+                keras.optimizers.Adam(FLAGS.learning_rate, 0.0, 0.99)
+                for _ in range(2)
+            ),
             loss=FLAGS.loss,
             gradient_penalty=losses.R1(FLAGS.r1) if FLAGS.r1 else None,
             levels=levels,
