@@ -255,18 +255,13 @@ CLASSES = [name for name in MODELS if "-" not in name]
 # Those that compile the longest are left to the slow tests.
 SLOW = {
     "DBM-two_layers",
-    "GAN-wasserstein",
     "GSN-two_layers",
     "Glow-two_scales",
     "LaplacianGAN-two_levels",
     "NICE-additive",
-    "PixelCNN-categorical",
     "PixelRNN-diagonal",
     "RBM-gaussian",
     "RealNVP-two_scales",
-    "VAE-discretized_logistic",
-    "VAE-flow",
-    "VAE-mixture",
 }
 CASES = [
     pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW), id=name)
