@@ -48,6 +48,7 @@ flags.DEFINE_string("output_dir", "run/gan_losses", "For all results.")
 flags.DEFINE_integer("epochs", 7, "Passes over the training data.")
 flags.DEFINE_integer("batch_size", 16, "Images per step.")
 flags.DEFINE_integer("d_steps", 1, "Discriminator updates per step.")
+flags.DEFINE_integer("penalty_interval", 1, "Steps between two penalties.")
 flags.DEFINE_float("learning_rate", 2e-3, "Of both Adams, at first.")
 flags.DEFINE_bool("infogan", False, "Take the networks of the study.")
 flags.DEFINE_string("dtype", "float32", "Policy of the training, of Keras.")
@@ -107,6 +108,7 @@ def train(loss, seed, folder):
         *(adam(steps * num_steps) for steps in (FLAGS.d_steps, 1)),
         loss=loss,
         gradient_penalty=PENALTIES[loss],
+        penalty_interval=FLAGS.penalty_interval,
         d_steps=FLAGS.d_steps,
     )
     began = time.time()

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import os
+import weakref
 
 import keras
 import numpy as np
@@ -448,12 +449,15 @@ class GenerativeModel(keras.Model):
                     "replicas. Batch it with `drop_remainder=True`."
                 )
         feeding_.setdefault("shuffle", False)
+        # TensorFlow keeps the functions of data sets for good: one that held
+        # the model would never let go of it.
+        position = weakref.WeakMethod(self._position)
         return feeding.epochs_of(
             x,
             y,
             batch_size=batch_size or 32,
             drop_remainder=bool(training and several),
-            position=self._position,
+            position=lambda: position()(),
             **feeding_,
         )
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import weakref
 from collections.abc import Callable
 
 import keras
@@ -454,6 +455,16 @@ def test_epochs_in_two_calls_of_fit_are_those_of_one():
         return weights_of(model)
 
     assert_same(trained((0, 3)), trained((0, 1), (1, 3)))
+
+
+@pytest.mark.parametrize("name", ["VAE", "GAN"])
+def test_memory_of_a_trained_model_is_freed_with_it(name):
+    model = MODELS[name].compiled(steps_per_execution=2)
+    model.fit(images(), batch_size=8, validation_data=images(8), verbose=0)
+    is_alive = weakref.ref(model)
+    del model
+    keras.utils.clear_session(free_memory=True)
+    assert is_alive() is None
 
 
 # Steps

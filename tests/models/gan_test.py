@@ -489,6 +489,40 @@ def test_drift_is_the_mean_square_of_the_logits_of_real_images():
     assert drifting - plain == pytest.approx(0.5 * np.mean(logits**2), rel=1e-3)
 
 
+def test_penalties_come_once_in_an_interval_and_that_much_larger():
+    x, penalty = images(), losses.R1(2.0)
+
+    def d_losses(**arguments):
+        keras.utils.set_random_seed(0)
+        gan = still(small_gan(), **arguments)
+        return np.array([one_step(gan, x)["d_loss"] for _ in range(6)])
+
+    plain = d_losses()
+    penalties = d_losses(gradient_penalty=penalty) - plain
+    assert np.all(penalties > 1e-4)
+    lazy = d_losses(gradient_penalty=penalty, penalty_interval=3) - plain
+    expected = 3 * penalties * [1, 0, 0, 1, 0, 0]
+    np.testing.assert_allclose(lazy, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"jit_compile": True}])
+def test_lazy_penalties_train_the_discriminator(arguments):
+    slopes = []
+    for weight in (1e-6, 10.0):
+        gan = small_gan()
+        gan.compile(
+            keras.optimizers.Adam(1e-2),
+            gradient_penalty=losses.R1(weight),
+            penalty_interval=2,
+            steps_per_execution=1,
+            **arguments,
+        )
+        gan.fit(images(64 * BATCH), batch_size=BATCH, verbose=0)
+        x = 2 * images() - 1
+        slopes.append(float(losses.R1(2.0)(gan.discriminator, x)))
+    assert slopes[1] < 0.5 * slopes[0]
+
+
 def test_feature_matching_compares_the_input_of_the_last_layer():
     gan, x = still(small_gan(), loss="feature_matching"), images()
     fake = gan.generator(noise((BATCH, 2), 2), training=True)  # before, 2 draws
@@ -1001,6 +1035,7 @@ def test_arguments_of_compile_are_checked():
         ({"instance_noise": -0.1}, "instance_noise"),
         ({"instance_noise": "0.1"}, "instance_noise"),
         ({"drift": -1.0}, "drift"),
+        ({"penalty_interval": 0}, "penalty_interval"),
         ({"gradient_penalty": clipping, "unrolled_steps": 1}, "unrolled_steps"),
         ({"d_optimizer": "nadam", "unrolled_steps": 1}, "unrolled_steps"),
     ):
@@ -1060,11 +1095,13 @@ def test_options_survive_their_config():
             instance_noise=instance_noise,
             drift=0.3,
             gradient_norms=True,
+            penalty_interval=4,
         )
         config = json.loads(json.dumps(gan.get_compile_config()))
         again.compile_from_config(config)
         assert again.get_compile_config() == gan.get_compile_config()
         assert again.unrolled_steps == 2 and again.drift == 0.3
+        assert again.penalty_interval == 4
         assert type(again.instance_noise) is type(instance_noise)
         assert set(again.gradient_norms) == {"d", "g"}
 
