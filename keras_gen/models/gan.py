@@ -241,9 +241,8 @@ class GAN(GenerativeModel):
             gradient_norms: Boolean, whether training logs the Euclidean norms
                 of all gradients, `d_gradient_norm` and `g_gradient_norm`.
             penalty_interval: Integer, updates of the discriminator from one
-                `gradient_penalty` to the next, each as many times as large:
-                a penalty takes a quarter of a step's time, and one in every
-                four steps does as well.
+                `gradient_penalty` to the next, each as many times as large,
+                since a penalty takes a quarter of a step's time.
             **kwargs: `jit_compile`, `steps_per_execution` and `run_eagerly`,
                 see `GenerativeModel.compile`.
 
