@@ -136,6 +136,8 @@ def _on_tensors(optimizer):
     }
 
     class OnTensors(type(optimizer)):
+        """The same updates, assigned to `keras.Variable`s."""
+
         def assign(self, variable, value):
             variable.assign(value)
 

@@ -241,8 +241,7 @@ class GAN(GenerativeModel):
             gradient_norms: Boolean, whether training logs the Euclidean norms
                 of all gradients, `d_gradient_norm` and `g_gradient_norm`.
             penalty_interval: Integer, updates of the discriminator from one
-                `gradient_penalty` to the next, each as many times as large,
-                since a penalty takes a quarter of a step's time.
+                `gradient_penalty` to the next, each as many times as large.
             **kwargs: `jit_compile`, `steps_per_execution` and `run_eagerly`,
                 see `GenerativeModel.compile`.
 

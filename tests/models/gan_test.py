@@ -447,8 +447,15 @@ def dense_gan(**arguments):
     )
 
 
-def test_an_unrolled_step_on_two_replicas_is_the_step_on_one(two_replicas):
-    options = {"unrolled_steps": 2, "gradient_norms": True}
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"unrolled_steps": 2, "gradient_norms": True},
+        {"gradient_penalty": losses.R1(2.0), "penalty_interval": 2},
+    ],
+    ids=["unrolled", "lazy_penalty"],
+)
+def test_options_on_two_replicas_are_those_on_one(options, two_replicas):
     one = compiled(dense_gan(), **options)
     with two_replicas.scope():
         two = compiled(dense_gan(), **options)
