@@ -37,6 +37,7 @@ flags.DEFINE_string("output_dir", "run/compare", "Where all is written.")
 flags.DEFINE_enum("binarize", None, ["static", "dynamic"], "Black and white.")
 flags.DEFINE_multi_string("model", [], "All that suit, if none is given.")
 flags.DEFINE_float("seconds", 60, "Of training, once it is compiled.")
+flags.DEFINE_integer("batch_size", 32, "Images per step.")
 flags.DEFINE_integer("num_samples", 2000, "And real images to compare with.")
 flags.DEFINE_integer("seed", 0, "Of weights, data order and samples.")
 
@@ -52,7 +53,8 @@ class Deadline(keras.callbacks.Callback):
 def main(_):
     keras.utils.set_random_seed(FLAGS.seed)
     files = {"binarize": FLAGS.binarize, "data_dir": FLAGS.data_dir}
-    train = datasets.load(FLAGS.dataset, "train", batch_size=100, **files)
+    batches = files | {"batch_size": FLAGS.batch_size}
+    train = datasets.load(FLAGS.dataset, "train", **batches)
     test = datasets.load(FLAGS.dataset, "test", batch_size=100, **files)
     labelled = datasets.load(FLAGS.dataset, "train", labels=True, **files)
     features = metrics.classifier_features(labelled)

@@ -36,7 +36,9 @@ class LaplacianGAN(GenerativeModel):
     level, see `laplacian_pyramid`. Its discriminator sees the sum,
     `low + band`, of real and of generated bands. In training `low` is that of
     real images at every level, so that the levels learn independently of each
-    other, together or one at a time; samples are made by the whole chain.
+    other, together or one at a time; samples are made by the whole chain, where
+    each level meets the faults of the one below. `compile(chained=)` lets it
+    meet them in training as well.
 
     Each step updates all discriminators `d_steps` times on one batch, then all
     generators once. Logs `d_loss` (with the penalties) and `g_loss`, sums over
@@ -190,6 +192,7 @@ class LaplacianGAN(GenerativeModel):
         d_steps=1,
         label_smoothing=0.0,
         levels=None,
+        chained=0.0,
         **kwargs,
     ):
         """Configures training.
@@ -206,6 +209,10 @@ class LaplacianGAN(GenerativeModel):
             levels: Integers, which levels train; the others stay as they are.
                 0 is that of full size. By default all train. To train the rest
                 later, compile again, with new optimizers.
+            chained: Number in [0, 1], the share of each batch for which bands
+                are generated on samples of the coarser levels, as in the chain
+                that samples come from, and not on low-pass images of the data.
+                Defaults to 0, as published.
             **kwargs: `jit_compile`, `steps_per_execution` and `run_eagerly`,
                 see `GenerativeModel.compile`.
 
@@ -226,6 +233,9 @@ class LaplacianGAN(GenerativeModel):
         self.penalty = losses.get_penalty(gradient_penalty)
         self.d_steps = inputs.check_positive_integer(d_steps, "d_steps")
         self.levels = _check_levels(levels, self.num_levels)
+        self.chained = inputs.check_number(
+            chained, "chained", minimum=0, maximum=1
+        )
         self.d_optimizer = self.prepare_optimizer(
             d_optimizer, self._trained_weights(self.discriminators)
         )
@@ -292,7 +302,7 @@ class LaplacianGAN(GenerativeModel):
 
         Args:
             levels: `{level: (low, band)}`, of real images.
-            fakes: `{level: band}`, generated.
+            fakes: `{level: (low, band)}`, generated, see `generate`.
             condition: One-hot vectors `(batch, num_classes)`, or `None`.
             mixes: `{level: uniform noise (batch, 1, 1, 1)}` of the gradient
                 penalty in training; without it there are no penalties.
@@ -300,7 +310,7 @@ class LaplacianGAN(GenerativeModel):
         training = mixes is not None
         d_loss, accuracies = 0.0, []
         for k, (low, band) in levels.items():
-            real, fake = low + band, low + fakes[k]
+            real, fake = low + band, sum(fakes[k])
             logits = [
                 self.discriminate(k, images, condition, training)
                 for images in (real, fake)
@@ -338,12 +348,13 @@ class LaplacianGAN(GenerativeModel):
         """Loss of the generators, and the diversity of their bands."""
         g_loss, diversities = 0.0, []
         for k, (low, band) in levels.items():
+            fake_low, fake_band = fakes[k]
             logits = [
-                self.discriminate(k, low + b, condition, training)
-                for b in (band, fakes[k])
+                self.discriminate(k, images, condition, training)
+                for images in (low + band, fake_low + fake_band)
             ]
             g_loss += self.adversarial_loss.generator(*logits)
-            diversities.append(losses.diversity(band, fakes[k]))
+            diversities.append(losses.diversity(band, fake_band))
         return {"g_loss": g_loss, "diversity": tf.reduce_mean(diversities)}
 
     def test_step(self, data):
@@ -363,14 +374,29 @@ class LaplacianGAN(GenerativeModel):
     # networks take, or `None`.
 
     def generate(self, levels, condition=None, training=False):
-        """Fresh bands `{level: band}` for the low-pass images of `levels`."""
-        fakes = {}
+        """Fresh bands for `levels`, and what they sharpen: `{level: (low,
+        band)}`. `low` is that of `levels`, or for the `chained` share of the
+        batch that of samples.
+        """
+        fakes, samples = {}, None
+        if self.chained and set(levels) != {self.num_levels - 1}:
+            count = tf.shape(levels[min(levels)][0])[0]
+            z = self.normal(tf.stack([count, self.z_dim]), training)
+            samples = self._sampled_levels(z, condition)
+            share = self.chained * tf.cast(count, "float32")
+            is_chained = tf.range(count) < tf.cast(tf.round(share), "int32")
+            is_chained = is_chained[:, tf.newaxis, tf.newaxis, tf.newaxis]
         for k, (low, _) in levels.items():
+            if samples is not None:
+                # The coarser levels do not learn from what becomes of them.
+                chained = tf.stop_gradient(samples[k][0])
+                low = tf.where(is_chained, chained, low)
             shape = tf.stack([tf.shape(low)[0], self._noise_sizes[k]])
             noise = self.normal(shape, training)
-            fakes[k] = self._band(
+            band = self._band(
                 self.generators, k, low, noise, condition, training
             )
+            fakes[k] = low, band
         return fakes
 
     def _band(self, generators, k, low, noise, condition, training=False):
@@ -400,18 +426,22 @@ class LaplacianGAN(GenerativeModel):
 
     def _chain(self, z, condition=None, training=False):
         """Images by all levels; hardly outside [0, 1]."""
+        image = sum(self._sampled_levels(z, condition, training)[0])
+        return 0.5 * image + 0.5
+
+    def _sampled_levels(self, z, condition=None, training=False):
+        """`[(low, band)]` of the images of latents, the largest level first."""
         sizes = self._noise_sizes[::-1]
         noises = tf.split(z, sizes, axis=1)[::-1]  # the largest level first
-        low = None
+        levels, low = [], tf.zeros((tf.shape(z)[0], *self.level_shapes[-1]))
         for k in reversed(range(self.num_levels)):
             args = k, low, noises[k], condition, training
-            image = band = self._band(self.samplers, *args)
-            if low is not None:
-                image = low + band
+            band = self._band(self.samplers, *args)
+            levels.insert(0, (low, band))
             if k > 0:
                 size = self.level_shapes[k - 1][:2]
-                low = laplacian_pyramid.expand(image, size)
-        return 0.5 * image + 0.5
+                low = laplacian_pyramid.expand(low + band, size)
+        return levels
 
     def sample(self, num_samples, *, condition=None, seed=None):
         """Images of latents drawn from the prior, by the averaged generators.
@@ -509,6 +539,7 @@ class LaplacianGAN(GenerativeModel):
             "gradient_penalty": saving.serialize_keras_object(self.penalty),
             "d_steps": self.d_steps,
             "levels": list(self.levels),
+            "chained": self.chained,
         }
 
     def get_config(self):

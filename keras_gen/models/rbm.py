@@ -132,7 +132,8 @@ class RBM(BoltzmannMachine):
 
         Args:
             optimizer: Keras optimizer or its name. Defaults to `SGD(0.05)`,
-                with Gaussian units to `Adam(1e-3)`. A learning rate that
+                with Gaussian units to `Adam(1e-4)`: pixels of small scale have
+                large gradients, and chains collapse at faster rates. A rate that
                 falls towards 0 gives better models: chains that mix slowly
                 cannot follow fast weights.
             **kwargs: `jit_compile`, `steps_per_execution` and `run_eagerly`,
@@ -141,7 +142,7 @@ class RBM(BoltzmannMachine):
         if optimizer is None and self.is_binary:
             optimizer = keras.optimizers.SGD(0.05)
         elif optimizer is None:
-            optimizer = keras.optimizers.Adam(1e-3)
+            optimizer = keras.optimizers.Adam(1e-4)
         super().compile(optimizer, **kwargs)
 
     def train_step(self, data):

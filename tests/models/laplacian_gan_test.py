@@ -166,6 +166,39 @@ def test_diversity_is_that_of_the_bands():
     assert logs["diversity"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("levels", [None, [0]])
+def test_a_share_of_the_bands_is_made_for_samples_of_the_coarser_level(levels):
+    model, x = linear_model(noisy=False), images(6)
+    compiled(model, levels=levels, chained=0.5)
+    pairs = model._trained_levels(x)
+    low, band = (np.array(a) for a in model.generate(pairs)[0])
+    coarse = coarse_by_hand(model, np.zeros((3, 2)))
+    sampled = np.array(expand(coarse.astype("float32"), SHAPE[:2]))
+    np.testing.assert_allclose(low[:3], sampled, atol=1e-6)
+    np.testing.assert_allclose(low[3:], pairs[0][0][3:], atol=1e-6)
+    np.testing.assert_allclose(band, band_by_hand(model, low), atol=1e-5)
+
+
+def test_all_bands_are_chained_as_samples_are():
+    model = compiled(linear_model(), chained=1.0)
+    pairs = model._trained_levels(images(4000))
+    fakes = np.array(sum(model.generate(pairs)[0]))
+    samples = 2 * np.array(model.sample(4000, seed=0)) - 1
+    inside = np.clip(fakes, -1, 1)
+    assert samples.mean() == pytest.approx(inside.mean(), abs=0.02)
+    assert samples.std() == pytest.approx(inside.std(), abs=0.02)
+
+
+def test_a_coarse_level_does_not_learn_from_the_finer_ones():
+    x, after = images(), []
+    for arguments in ({"chained": 1.0}, {"levels": [1]}):
+        model = compiled(linear_model(noisy=False), **arguments)
+        model.fit(x, verbose=0)
+        _, bias = weights_of([model.generators[1]])  # the kernel sees noise
+        after.append(bias)
+    np.testing.assert_allclose(*after, rtol=1e-5)
+
+
 def test_a_level_can_train_alone_and_the_rest_later():
     model, x = linear_model(ema=0.9), images()
     for levels in ([1], [0]):
@@ -251,10 +284,10 @@ def test_a_fine_level_learns_what_the_coarse_one_cannot_show():
 
 def test_a_model_of_classes_trains_saves_and_exports(tmp_path):
     model, x, y = conditional_model(), images(), [0, 1, 2, 0, 1, 2]
-    compiled(model, levels=[0]).fit(x, np.array(y), verbose=0)
+    compiled(model, levels=[0], chained=0.5).fit(x, np.array(y), verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert loaded.levels == (0,)
+    assert loaded.levels == (0,) and loaded.chained == 0.5
     samples = model.sample(6, condition=y, seed=0)
     np.testing.assert_array_equal(
         samples, loaded.sample(6, condition=y, seed=0)
@@ -376,6 +409,7 @@ def test_bad_arguments_are_refused(arguments, message):
         ({"loss": "feature_matching"}, "`loss`.*feature"),
         ({"loss": "x"}, "`loss`"),
         ({"d_steps": 0}, "`d_steps`"),
+        ({"chained": 1.5}, "`chained`.*1.5"),
         ({"gradient_penalty": -1.0}, "positive"),
     ],
 )
