@@ -1,6 +1,6 @@
 """Trains a GAN on every level of a Laplacian pyramid, and samples the chain.
 
-python examples/laplacian_gan.py --dataset=fashion_mnist --epochs=6 --chained=1
+python examples/laplacian_gan.py --dataset=fashion_mnist --epochs=6
 """
 
 import os
@@ -22,7 +22,7 @@ flags.DEFINE_integer("num_classes", None, "If conditional on the labels.")
 flags.DEFINE_integer("latent_dim", 64, "Width of the coarsest level's z.")
 flags.DEFINE_string("loss", "non_saturating", "See LaplacianGAN.compile.")
 flags.DEFINE_float("r1", 1.5, "Weight of the R1 penalty.")
-flags.DEFINE_float("chained", 0.0, "Share of bands made on samples.")
+flags.DEFINE_float("chained", 1.0, "Share of bands on samples; paper: 0.")
 flags.DEFINE_bool("together", True, "Or one level after the other.")
 flags.DEFINE_integer("epochs", 20, "Passes over the training data.")
 flags.DEFINE_integer("batch_size", 16, "Images per step.")
