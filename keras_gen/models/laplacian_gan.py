@@ -374,23 +374,11 @@ class LaplacianGAN(GenerativeModel):
     # networks take, or `None`.
 
     def generate(self, levels, condition=None, training=False):
-        """Fresh bands for `levels`, and what they sharpen: `{level: (low,
-        band)}`. `low` is that of `levels`, or for the `chained` share of the
-        batch that of samples.
+        """Fresh bands for `levels`: `{level: (low, band)}`, of which `low` may
+        be that of samples, see `compile(chained=)`.
         """
-        fakes, samples = {}, None
-        if self.chained and set(levels) != {self.num_levels - 1}:
-            count = tf.shape(levels[min(levels)][0])[0]
-            z = self.normal(tf.stack([count, self.z_dim]), training)
-            samples = self._sampled_levels(z, condition)
-            share = self.chained * tf.cast(count, "float32")
-            is_chained = tf.range(count) < tf.cast(tf.round(share), "int32")
-            is_chained = is_chained[:, tf.newaxis, tf.newaxis, tf.newaxis]
-        for k, (low, _) in levels.items():
-            if samples is not None:
-                # The coarser levels do not learn from what becomes of them.
-                chained = tf.stop_gradient(samples[k][0])
-                low = tf.where(is_chained, chained, low)
+        fakes = {}
+        for k, low in self._low_passes(levels, condition, training).items():
             shape = tf.stack([tf.shape(low)[0], self._noise_sizes[k]])
             noise = self.normal(shape, training)
             band = self._band(
@@ -398,6 +386,26 @@ class LaplacianGAN(GenerativeModel):
             )
             fakes[k] = low, band
         return fakes
+
+    def _low_passes(self, levels, condition, training):
+        """`{level: low}` that bands are made for: at first those of samples,
+        as many as the `chained` share of the batch, and then the real ones.
+        """
+        lows = {k: low for k, (low, _) in levels.items()}
+        finest = min(lows)
+        if not self.chained or finest == self.num_levels - 1:
+            return lows
+        count = tf.shape(lows[finest])[0]
+        z = self.normal(tf.stack([count, self.z_dim]), training)
+        chain = self._sampled_levels(z, condition)
+        num_chained = tf.round(self.chained * tf.cast(count, "float32"))
+        is_chained = tf.range(count) < tf.cast(num_chained, "int32")
+        is_chained = is_chained[:, tf.newaxis, tf.newaxis, tf.newaxis]
+        # The coarser levels do not learn from what becomes of their samples.
+        return {
+            k: tf.where(is_chained, tf.stop_gradient(chain[k][0]), low)
+            for k, low in lows.items()
+        }
 
     def _band(self, generators, k, low, noise, condition, training=False):
         """The band of level `k` for noise `(batch, numbers of that level)`."""
