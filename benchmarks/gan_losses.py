@@ -5,6 +5,9 @@
 The networks are those of DCGAN, the discriminator with half as many maps,
 `MinibatchStdDev` and no batch normalization, so that a penalty may be used.
 `--infogan` takes those of the large-scale study of GANs, which are larger.
+Each run has phases, in which batches grow as in arXiv 1711.00489: the rate stays
+until the last of them. Small batches learn most from an image, but in them a
+generator with batch normalization mixes its samples more than when it is used.
 Every run prints a row of Markdown: the Frechet distance in the features of a
 classifier, divided by the trace of the real covariance, with its standard
 error; coverage; and how the classifier counts the classes of the samples. As
@@ -45,10 +48,10 @@ flags.DEFINE_multi_integer("seed", [0], "Of weights, data order and noise.")
 flags.DEFINE_string("dataset", "fashion_mnist", "See datasets.load.")
 flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
 flags.DEFINE_string("output_dir", "run/gan_losses", "For all results.")
-flags.DEFINE_integer("epochs", 7, "Passes over the training data.")
-flags.DEFINE_integer("batch_size", 16, "Images per step.")
+flags.DEFINE_multi_integer("epochs", [5, 4], "Of each phase.")
+flags.DEFINE_multi_integer("batch_size", [16, 64], "Of each phase.")
 flags.DEFINE_integer("d_steps", 1, "Discriminator updates per step.")
-flags.DEFINE_integer("penalty_interval", 1, "Steps between two penalties.")
+flags.DEFINE_integer("penalty_interval", 4, "Steps between two penalties.")
 flags.DEFINE_float("learning_rate", 2e-3, "Of both Adams, at first.")
 flags.DEFINE_bool("infogan", False, "Take the networks of the study.")
 flags.DEFINE_string("dtype", "float32", "Policy of the training, of Keras.")
@@ -88,41 +91,59 @@ def networks_for(shape):
     return {"generator": generator, "discriminator": discriminator}
 
 
-def adam(num_steps):
-    """Adam, whose rate falls to a tenth along half a cosine."""
+def adam(steps):
+    """Adam, whose rate falls to a twentieth in the last phase.
+
+    Args:
+        steps: Updates in each phase.
+    """
+    *former, last = steps
     rate = keras.optimizers.schedules.CosineDecay(
-        FLAGS.learning_rate, num_steps, alpha=0.1
+        FLAGS.learning_rate,
+        last,
+        alpha=0.05,
+        warmup_target=FLAGS.learning_rate,  # a warm-up that leaves it as it is
+        warmup_steps=sum(former),
     )
     return keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99)
 
 
 def train(loss, seed, folder):
     """The trained model, and how many images and seconds it took."""
-    images = load("train", batch_size=FLAGS.batch_size, shuffle_seed=seed)
-    shape = datasets.image_shape(images)
+    phases = [
+        load("train", batch_size=batch_size, shuffle_seed=seed)
+        for batch_size in FLAGS.batch_size
+    ]
+    steps = [
+        epochs * int(images.cardinality())
+        for epochs, images in zip(FLAGS.epochs, phases, strict=True)
+    ]
+    shape = datasets.image_shape(phases[0])
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(FLAGS.dtype)
     gan = GAN(shape, LATENT_DIM, **networks_for(shape), seed=seed)
-    num_steps = FLAGS.epochs * int(images.cardinality())
     gan.compile(
-        *(adam(steps * num_steps) for steps in (FLAGS.d_steps, 1)),
+        *(adam([n * each for n in steps]) for each in (FLAGS.d_steps, 1)),
         loss=loss,
         gradient_penalty=PENALTIES[loss],
         penalty_interval=FLAGS.penalty_interval,
         d_steps=FLAGS.d_steps,
     )
-    began = time.time()
-    gan.fit(
-        images,
-        epochs=FLAGS.epochs,
-        verbose=2,
-        callbacks=[
-            callbacks.SampleGrid(folder),
-            callbacks.Checkpoint(folder / "checkpoints"),
-        ],
-    )
-    steps = int(gan.optimizer.iterations)
-    return gan, steps * FLAGS.batch_size, time.time() - began
+    began, epoch = time.time(), 0
+    for images, epochs in zip(phases, FLAGS.epochs, strict=True):
+        gan.fit(
+            images,
+            initial_epoch=epoch,
+            epochs=epoch + epochs,
+            verbose=2,
+            callbacks=[
+                callbacks.SampleGrid(folder),
+                callbacks.Checkpoint(folder / "checkpoints"),
+            ],
+        )
+        epoch += epochs
+    num_images = np.dot(steps, FLAGS.batch_size)
+    return gan, int(num_images), time.time() - began
 
 
 def score(gan, extractor, seed):
