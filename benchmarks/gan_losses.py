@@ -5,9 +5,9 @@
 The networks are those of DCGAN, the discriminator with half as many maps,
 `MinibatchStdDev` and no batch normalization, so that a penalty may be used.
 `--infogan` takes those of the large-scale study of GANs, which are larger.
-Each run has phases, in which batches grow as in arXiv 1711.00489: the rate stays
-until the last of them. Small batches learn most from an image, but in them a
-generator with batch normalization mixes its samples more than when it is used.
+Each run has two phases, of small and of larger batches, with optimizers of their
+own. Small batches learn most from an image, but the noise of their normalization
+adds to what a generator shows, and is missing when it is used.
 Every run prints a row of Markdown: the Frechet distance in the features of a
 classifier, divided by the trace of the real covariance, with its standard
 error; coverage; and how the classifier counts the classes of the samples. As
@@ -48,11 +48,11 @@ flags.DEFINE_multi_integer("seed", [0], "Of weights, data order and noise.")
 flags.DEFINE_string("dataset", "fashion_mnist", "See datasets.load.")
 flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
 flags.DEFINE_string("output_dir", "run/gan_losses", "For all results.")
-flags.DEFINE_multi_integer("epochs", [5, 4], "Of each phase.")
+flags.DEFINE_multi_integer("epochs", [7, 2], "Of each phase.")
 flags.DEFINE_multi_integer("batch_size", [16, 64], "Of each phase.")
+flags.DEFINE_multi_float("rate", [2e-3, 1e-3], "Of Adam, in each phase.")
 flags.DEFINE_integer("d_steps", 1, "Discriminator updates per step.")
 flags.DEFINE_integer("penalty_interval", 4, "Steps between two penalties.")
-flags.DEFINE_float("learning_rate", 2e-3, "Of both Adams, at first.")
 flags.DEFINE_bool("infogan", False, "Take the networks of the study.")
 flags.DEFINE_string("dtype", "float32", "Policy of the training, of Keras.")
 flags.DEFINE_integer("num_samples", 10_000, "Images of each side scored.")
@@ -91,46 +91,30 @@ def networks_for(shape):
     return {"generator": generator, "discriminator": discriminator}
 
 
-def adam(steps):
-    """Adam, whose rate falls to a twentieth in the last phase.
-
-    Args:
-        steps: Updates in each phase.
-    """
-    *former, last = steps
-    rate = keras.optimizers.schedules.CosineDecay(
-        FLAGS.learning_rate,
-        last,
-        alpha=0.05,
-        warmup_target=FLAGS.learning_rate,  # a warm-up that leaves it as it is
-        warmup_steps=sum(former),
-    )
-    return keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99)
+def adam(rate, num_steps):
+    """Adam, whose rate falls to a twentieth along half a cosine."""
+    decay = keras.optimizers.schedules.CosineDecay(rate, num_steps, alpha=0.05)
+    return keras.optimizers.Adam(decay, beta_1=0.0, beta_2=0.99)
 
 
 def train(loss, seed, folder):
     """The trained model, and how many images and seconds it took."""
-    phases = [
-        load("train", batch_size=batch_size, shuffle_seed=seed)
-        for batch_size in FLAGS.batch_size
-    ]
-    steps = [
-        epochs * int(images.cardinality())
-        for epochs, images in zip(FLAGS.epochs, phases, strict=True)
-    ]
-    shape = datasets.image_shape(phases[0])
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(FLAGS.dtype)
+    shape = datasets.image_shape(load("train", batch_size=1))
     gan = GAN(shape, LATENT_DIM, **networks_for(shape), seed=seed)
-    gan.compile(
-        *(adam([n * each for n in steps]) for each in (FLAGS.d_steps, 1)),
-        loss=loss,
-        gradient_penalty=PENALTIES[loss],
-        penalty_interval=FLAGS.penalty_interval,
-        d_steps=FLAGS.d_steps,
-    )
-    began, epoch = time.time(), 0
-    for images, epochs in zip(phases, FLAGS.epochs, strict=True):
+    began, epoch, num_images = time.time(), 0, 0
+    phases = zip(FLAGS.epochs, FLAGS.batch_size, FLAGS.rate, strict=True)
+    for epochs, batch_size, rate in phases:
+        images = load("train", batch_size=batch_size, shuffle_seed=seed)
+        steps = epochs * int(images.cardinality())
+        gan.compile(
+            *(adam(rate, each * steps) for each in (FLAGS.d_steps, 1)),
+            loss=loss,
+            gradient_penalty=PENALTIES[loss],
+            penalty_interval=FLAGS.penalty_interval,
+            d_steps=FLAGS.d_steps,
+        )
         gan.fit(
             images,
             initial_epoch=epoch,
@@ -138,12 +122,12 @@ def train(loss, seed, folder):
             verbose=2,
             callbacks=[
                 callbacks.SampleGrid(folder),
-                callbacks.Checkpoint(folder / "checkpoints"),
+                callbacks.Checkpoint(folder / f"checkpoints_{batch_size}"),
             ],
         )
         epoch += epochs
-    num_images = np.dot(steps, FLAGS.batch_size)
-    return gan, int(num_images), time.time() - began
+        num_images += steps * batch_size
+    return gan, num_images, time.time() - began
 
 
 def score(gan, extractor, seed):

@@ -16,9 +16,12 @@ class MinibatchDiscrimination(keras.layers.Layer):
         o[i, k] = sum_{j != i} exp(-sum_d abs(m[i, k, d] - m[j, k, d]) / s[k])
 
     A generator that gives the same image over and over is found out by it.
-    `s[k]` is fixed by the first batch of training: half the mean distance of
-    an image from its nearest neighbour, without which all terms may be 0 and
-    have no slope. The paper's code normalizes the kernel for that, too.
+    As in the paper's code, the first batch of training fixes how large these
+    numbers are. There `s[k]` becomes half the mean distance of two images,
+    without which all terms may be 0 and have no slope (the code takes that of
+    nearest neighbours, which in few dimensions are too near). From then on
+    `o[i, k] / c[k] - 1` is told, where `c[k]` is the mean of `o[:, k]` in
+    that batch: sums over a batch would outweigh the features of the image.
 
     An image is judged with its batch, or its replica's part of it, so that
     penalties of the slope at one image, such as `losses.GradientPenalty`, lose
@@ -75,28 +78,31 @@ class MinibatchDiscrimination(keras.layers.Layer):
             initializer="zeros",
             trainable=False,
         )
+        self.level = self.add_weight(
+            name="level",
+            shape=(self.num_kernels,),
+            initializer="zeros",
+            trainable=False,
+        )
 
     def call(self, x, training=False):
         m = tf.tensordot(x, self.kernel, 1)  # (batch, kernels, dim)
         distances = tf.reduce_sum(tf.abs(m[:, tf.newaxis] - m), axis=-1)
         # (batch, batch, kernels); nothing is its own neighbour
-        itself = tf.eye(tf.shape(x)[0])[..., tf.newaxis]
+        others = 1.0 - tf.eye(tf.shape(x)[0])[..., tf.newaxis]
         if training:
-            self._fix_scale(distances + 1e6 * itself)
+            num_pairs = tf.reduce_sum(others)
+            _fix(self.scale, 0.5 * tf.reduce_sum(distances, (0, 1)) / num_pairs)
         scale = tf.convert_to_tensor(self.scale)
         closeness = tf.exp(-distances / tf.where(scale > 0, scale, 1.0))
-        closeness = tf.reduce_sum((1.0 - itself) * closeness, axis=1)
+        closeness = tf.reduce_sum(others * closeness, axis=1)
+        if training:
+            level = tf.reduce_mean(closeness, axis=0)
+            _fix(self.level, tf.where(scale > 0, level, 0.0))
+        level = tf.convert_to_tensor(self.level)
+        relative = closeness / tf.where(level > 0, level, 1.0) - 1.0
+        closeness = tf.where(level > 0, relative, closeness)
         return tf.concat([x, closeness], axis=-1)
-
-    def _fix_scale(self, distances):
-        measured = 0.5 * tf.reduce_mean(tf.reduce_min(distances, 1), 0)
-        if randomness.replica_position()[1] > 1:
-            context = tf.distribute.get_replica_context()
-            measured = context.all_reduce("MEAN", measured)
-        scale = tf.convert_to_tensor(self.scale)
-        # A batch of one image has no neighbours, an equal one no distances.
-        usable = (scale == 0) & (measured > 0) & (measured < 1e5)
-        self.scale.assign(tf.where(usable, measured, scale))
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], input_shape[-1] + self.num_kernels)
@@ -107,6 +113,19 @@ class MinibatchDiscrimination(keras.layers.Layer):
             "num_kernels": self.num_kernels,
             "kernel_dim": self.kernel_dim,
         }
+
+
+def _fix(weight, measured):
+    """Assigns what replicas measured, in the mean, unless it has a value.
+
+    A batch of one image, or of equal ones, measures nothing.
+    """
+    if randomness.replica_position()[1] > 1:
+        context = tf.distribute.get_replica_context()
+        measured = context.all_reduce("MEAN", measured)
+    value = tf.convert_to_tensor(weight)
+    usable = (value == 0) & (measured > 0) & tf.math.is_finite(measured)
+    weight.assign(tf.where(usable, measured, value))
 
 
 def pack(images, num_images):

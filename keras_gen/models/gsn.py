@@ -11,7 +11,7 @@ from keras_gen.generative_model import GenerativeModel
 from keras_gen.models import chains
 from keras_gen.models.boltzmann_machine import product
 
-_NOISE = {"bernoulli": 0.4, "gaussian": 0.1}
+_LIKELIHOODS = "bernoulli", "gaussian"
 
 
 @saving.register_keras_serializable(package="keras_gen")
@@ -46,9 +46,9 @@ class GSN(GenerativeModel):
         walkback_steps: Integer, steps of the chain in training. With several
             layers, best at least twice their number.
         noise: Number, how an image is corrupted: of binary ones the
-            probability that a pixel becomes black or white at random, by
-            default 0.4; of Gaussian ones the standard deviation of normal
-            noise, by default 0.1.
+            probability that a pixel becomes black or white at random; of
+            Gaussian ones the standard deviation of normal noise. With little
+            of it a chain hardly gets away from where it starts.
         hidden_noise: Number, standard deviation of the noise of the hidden
             layers above the lowest, before and after the tanh.
         likelihood: `"bernoulli"`: binary images, or grey values as
@@ -93,7 +93,7 @@ class GSN(GenerativeModel):
         hidden_dim,
         *,
         walkback_steps=5,
-        noise=None,
+        noise=0.4,
         hidden_noise=2.0,
         likelihood="bernoulli",
         encoder=None,
@@ -110,18 +110,15 @@ class GSN(GenerativeModel):
         self.walkback_steps = inputs.check_positive_integer(
             walkback_steps, "walkback_steps"
         )
-        if likelihood not in _NOISE:
+        if likelihood not in _LIKELIHOODS:
             raise ValueError(
-                f"`likelihood` of GSN must be one of {tuple(_NOISE)}, got "
+                f"`likelihood` of GSN must be one of {_LIKELIHOODS}, got "
                 f"{str(likelihood)[:100]!r}."
             )
         self.is_binary = likelihood == "bernoulli"
         self.pixels = pixel_likelihoods.get(likelihood)
         self.noise = inputs.check_number(
-            _NOISE[likelihood] if noise is None else noise,
-            "noise",
-            minimum=0,
-            maximum=1 if self.is_binary else None,
+            noise, "noise", minimum=0, maximum=1 if self.is_binary else None
         )
         self.hidden_noise = inputs.check_number(
             hidden_noise, "hidden_noise", minimum=0

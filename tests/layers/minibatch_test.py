@@ -32,43 +32,47 @@ def loop(x, kernel, scale):
     return np.concatenate([x, closeness], axis=1)
 
 
-def test_closeness_is_that_of_a_loop_over_all_pairs():
+def test_closeness_before_training_is_that_of_a_loop_over_all_pairs():
     layer, x = built(), features()
     np.testing.assert_allclose(
         layer(x), loop(x, np.array(layer.kernel), np.ones(4)), rtol=1e-5
     )
 
 
-def test_scale_is_half_the_mean_distance_of_nearest_neighbours():
+def test_the_first_batch_of_training_fixes_how_large_closeness_is():
     layer, x = built(), features()
-    m = np.einsum("nf,fkd->nkd", x, np.array(layer.kernel))
-    distances = np.abs(m[:, None] - m).sum(-1) + 1e9 * np.eye(5)[..., None]
-    scale = 0.5 * distances.min(axis=1).mean(axis=0)
-    y = layer(x, training=True)
-    np.testing.assert_allclose(layer.scale, scale, rtol=1e-5)
-    np.testing.assert_allclose(
-        y, loop(x, np.array(layer.kernel), scale), rtol=1e-5
-    )
-    layer(10 * x, training=True)  # the first batch decides
-    np.testing.assert_allclose(layer.scale, scale, rtol=1e-5)
+    kernel = np.array(layer.kernel)
+    m = np.einsum("nf,fkd->nkd", x, kernel)
+    distances = np.abs(m[:, None] - m).sum(-1)[~np.eye(5, dtype=bool)]
+    scale = 0.5 * distances.mean(axis=0)
+    level = loop(x, kernel, scale)[:, 3:].mean(axis=0)
+    for size in (1, 10):
+        y = layer(size * x, training=True)
+        np.testing.assert_allclose(layer.scale, scale, rtol=1e-5)
+        np.testing.assert_allclose(layer.level, level, rtol=1e-5)
+        expected = loop(size * x, kernel, scale)[:, 3:] / level - 1
+        np.testing.assert_allclose(y[:, 3:], expected, rtol=1e-4)
+        np.testing.assert_array_equal(y[:, :3], size * x)
 
 
 @pytest.mark.parametrize("size", [1e-4, 1e4])
-def test_features_of_any_size_are_told_apart_and_give_a_slope(size):
-    layer, x = built(stddev=0.05), tf.constant(size * features())
+@pytest.mark.parametrize("batch", [3, 100])
+def test_features_of_any_size_are_told_apart_and_give_a_slope(size, batch):
+    layer, x = built(stddev=0.05), tf.constant(size * features(batch))
     with tf.GradientTape() as tape:
         tape.watch(x)
         closeness = layer(x, training=True)[:, 3:]
-    assert 0.1 < np.mean(closeness) < 3.5
+    np.testing.assert_allclose(np.mean(closeness, axis=0), 0, atol=1e-5)
+    assert 0.1 < np.std(closeness) < 1.5
     assert np.all(np.any(tape.gradient(closeness, x), axis=1))
 
 
-def test_equal_images_are_as_close_as_can_be_and_fix_no_scale():
+def test_equal_images_are_as_close_as_can_be_and_fix_nothing():
     layer = built()
     for x in (np.ones((5, 3), "float32"), features(1)):
         y = layer(x, training=True)[:, 3:]
         np.testing.assert_allclose(y, len(x) - 1)
-        assert not np.any(layer.scale)
+        assert not np.any(layer.scale) and not np.any(layer.level)
 
 
 def test_order_of_the_batch_does_not_matter():
