@@ -13,7 +13,8 @@ its result is read from `--output_dir`.
 with R1, two latents and networks as strong as each other. `unrolled_0` and
 `unrolled_10` are the networks and rates of Unrolled GANs
 (https://arxiv.org/abs/1611.02163): 256 latents and a weak discriminator.
-`minibatch` is `unrolled_0` with minibatch discrimination.
+`short` is the grid with the non-saturating loss and a tenth of the steps,
+`minibatch` the same with minibatch discrimination.
 """
 
 import ast
@@ -31,12 +32,16 @@ EXAMPLE = pathlib.Path(__file__).parents[1] / "examples" / "toy_modes.py"
 BEST = "--latent_dim=2 --loss=relativistic --r1=0.02"
 BEST += " --g_dims=256" * 3 + " --d_dims=256" * 3
 BEST += " --rates=1e-3 --rates=1e-3 --decay --batch_size=256 --epochs=48"
+SHORT = "--dataset=grid --latent_dim=2 --r1=0.02"
+SHORT += " --g_dims=256" * 3 + " --d_dims=256" * 3
+SHORT += " --rates=1e-3 --rates=1e-3 --decay --batch_size=128 --epochs=8"
 SETTINGS = {
     "ring": f"--dataset=ring {BEST}",
     "grid": f"--dataset=grid {BEST} --epochs=80",
     "unrolled_0": "--dataset=ring",
     "unrolled_10": "--dataset=ring --unrolled_steps=10",
-    "minibatch": "--dataset=ring --minibatch",
+    "short": SHORT,
+    "minibatch": f"{SHORT} --minibatch",
 }
 
 FLAGS = flags.FLAGS

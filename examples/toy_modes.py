@@ -54,7 +54,7 @@ def main(_):
     generator += [dense(int(np.prod(shape))), layers.Rescaling(1 / side)]
     judge = [keras.Input(shape), layers.Flatten(), layers.Rescaling(side / 4)]
     judge += [dense(units, "relu") for units in FLAGS.d_dims]
-    judge += [MinibatchDiscrimination(16)] if FLAGS.minibatch else []
+    judge += [MinibatchDiscrimination(4)] if FLAGS.minibatch else []
     networks = {
         "generator": keras.Sequential([*generator, layers.Reshape(shape)]),
         "discriminator": keras.Sequential([*judge, dense(1)]),
