@@ -13,7 +13,7 @@ its result is read from `--output_dir`.
 with R1, two latents and networks as strong as each other. `unrolled_0` and
 `unrolled_10` are the networks and rates of Unrolled GANs
 (https://arxiv.org/abs/1611.02163): 256 latents and a weak discriminator.
-`short` is the grid with the non-saturating loss and a tenth of the steps,
+`short` is the grid with the non-saturating loss and a tenth of the points,
 `minibatch` the same with minibatch discrimination.
 """
 
