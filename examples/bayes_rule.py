@@ -20,6 +20,9 @@ flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
 flags.DEFINE_string("output_dir", "run/bayes_rule", "For all results.")
 flags.DEFINE_string("model", None, "Of images; else a VAE is trained.")
 flags.DEFINE_integer("latent_dim", 16, "Latents of the VAE.")
+flags.DEFINE_integer("units", 500, "Of each classifier.")
+flags.DEFINE_bool("decay", False, "Lower their rate to 0, along a cosine.")
+flags.DEFINE_string("method", None, "Of drawing, see BayesConditional.")
 flags.DEFINE_integer("num_samples", 64, "Images that are drawn and judged.")
 flags.DEFINE_integer("num_steps", 100, "Steps of each chain.")
 flags.DEFINE_integer("epochs", 20, "Of the VAE, and of each classifier.")
@@ -37,7 +40,7 @@ def classifier(shape, num_classes):
         [
             keras.Input(shape),
             layers.Flatten(),  # convolutions would take blur for texture
-            layers.Dense(500, activation="relu"),
+            layers.Dense(FLAGS.units, activation="relu"),
             layers.Dense(num_classes, dtype="float32"),
         ]
     )
@@ -56,12 +59,13 @@ def main(_):
         model.compile(keras.optimizers.Adam(1e-3))
         model.fit(train, validation_data=test, epochs=FLAGS.epochs)
     networks = [classifier(shape, num_classes) for _ in range(2)]
-    bayes, judge = (
-        BayesConditional(model, network, from_logits=True, seed=FLAGS.seed)
-        for network in networks
+    options = {"from_logits": True, "method": FLAGS.method, "seed": FLAGS.seed}
+    bayes, judge = (BayesConditional(model, n, **options) for n in networks)
+    decay = keras.optimizers.schedules.CosineDecay(
+        1e-3, FLAGS.epochs * len(train)
     )
     for one in (bayes, judge):
-        one.compile(keras.optimizers.Adam(1e-3))
+        one.compile(keras.optimizers.Adam(decay if FLAGS.decay else 1e-3))
         one.fit(train, validation_data=test, epochs=FLAGS.epochs)
     print(f"trained for {time.time() - began:.0f} s")
     y = np.arange(FLAGS.num_samples) % num_classes
