@@ -5,9 +5,9 @@
 The networks are those of DCGAN, the discriminator with half as many maps,
 `MinibatchStdDev` and no batch normalization, so that a penalty may be used.
 `--infogan` takes those of the large-scale study of GANs, which are larger.
-Each run has two phases, of small and of larger batches, with optimizers of their
-own. Small batches learn most from an image, but the noise of their normalization
-adds to what a generator shows, and is missing when it is used.
+A run may have several phases, with batches and optimizers of their own. Small
+batches learn most from an image, but the noise of their normalization adds to what a
+generator shows in training, and is missing when it is used.
 Every run prints a row of Markdown: the Frechet distance in the features of a
 classifier, divided by the trace of the real covariance, with its standard
 error; coverage; and how the classifier counts the classes of the samples. As
@@ -48,9 +48,9 @@ flags.DEFINE_multi_integer("seed", [0], "Of weights, data order and noise.")
 flags.DEFINE_string("dataset", "fashion_mnist", "See datasets.load.")
 flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
 flags.DEFINE_string("output_dir", "run/gan_losses", "For all results.")
-flags.DEFINE_multi_integer("epochs", [7, 2], "Of each phase.")
-flags.DEFINE_multi_integer("batch_size", [16, 64], "Of each phase.")
-flags.DEFINE_multi_float("rate", [2e-3, 1e-3], "Of Adam, in each phase.")
+flags.DEFINE_multi_integer("epochs", [11], "Of each phase.")
+flags.DEFINE_multi_integer("batch_size", [16], "Of each phase.")
+flags.DEFINE_multi_float("rate", [2e-3], "Of both Adams, in each phase.")
 flags.DEFINE_integer("d_steps", 1, "Discriminator updates per step.")
 flags.DEFINE_integer("penalty_interval", 4, "Steps between two penalties.")
 flags.DEFINE_bool("infogan", False, "Take the networks of the study.")
@@ -92,8 +92,8 @@ def networks_for(shape):
 
 
 def adam(rate, num_steps):
-    """Adam, whose rate falls to a twentieth along half a cosine."""
-    decay = keras.optimizers.schedules.CosineDecay(rate, num_steps, alpha=0.05)
+    """Adam, whose rate falls to a tenth along half a cosine."""
+    decay = keras.optimizers.schedules.CosineDecay(rate, num_steps, alpha=0.1)
     return keras.optimizers.Adam(decay, beta_1=0.0, beta_2=0.99)
 
 
@@ -104,8 +104,8 @@ def train(loss, seed, folder):
     shape = datasets.image_shape(load("train", batch_size=1))
     gan = GAN(shape, LATENT_DIM, **networks_for(shape), seed=seed)
     began, epoch, num_images = time.time(), 0, 0
-    phases = zip(FLAGS.epochs, FLAGS.batch_size, FLAGS.rate, strict=True)
-    for epochs, batch_size, rate in phases:
+    phases = FLAGS.epochs, FLAGS.batch_size, FLAGS.rate
+    for epochs, batch_size, rate in [*zip(*phases, strict=True)]:
         images = load("train", batch_size=batch_size, shuffle_seed=seed)
         steps = epochs * int(images.cardinality())
         gan.compile(
