@@ -188,12 +188,14 @@ class GSN(GenerativeModel):
 
         Args:
             optimizer: Keras optimizer or its name. Defaults to
-                `Adam(1e-3)`.
+                `Adam(1e-3)`, and of Gaussian pixels, which diverge with it,
+                to `Adam(1e-4)`.
             **kwargs: `jit_compile`, `steps_per_execution` and `run_eagerly`,
                 see `GenerativeModel.compile`.
         """
         if optimizer is None:
-            optimizer = keras.optimizers.Adam(1e-3)
+            rate = 1e-3 if self.is_binary else 1e-4
+            optimizer = keras.optimizers.Adam(rate)
         optimizer = self.prepare_optimizer(optimizer, self.trainable_weights)
         super().compile(optimizer, **kwargs)
 

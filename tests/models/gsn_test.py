@@ -293,3 +293,12 @@ def test_bad_arguments_are_refused(arguments, word):
 def test_bad_arguments_of_sample_are_refused(arguments, word):
     with pytest.raises(ValueError, match=f"`{word}`"):
         gsn().sample(**arguments)
+
+
+@pytest.mark.parametrize(
+    "likelihood, rate", [("bernoulli", 1e-3), ("gaussian", 1e-4)]
+)
+def test_gaussian_pixels_are_trained_at_a_lower_rate(likelihood, rate):
+    model = gsn(likelihood=likelihood)
+    model.compile()
+    assert float(model.optimizer.learning_rate) == pytest.approx(rate)
