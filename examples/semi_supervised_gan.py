@@ -64,8 +64,8 @@ def main(_):
         alone = keras.models.clone_model(gan.discriminator)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         alone.compile(adam(500), loss, metrics=["accuracy"])
-        inputs = 2 * x[known] - 1, y[known]
-        alone.fit(*inputs, batch_size=len(known), epochs=500, verbose=0)
+        few = tf.data.Dataset.from_tensors((2 * x[known] - 1, y[known]))
+        alone.fit(few.repeat(500), verbose=0)
         num_steps = FLAGS.epochs * (len(x) // FLAGS.batch_size)
         gan.compile(adam(num_steps), adam(num_steps))
         grid = callbacks.SampleGrid(folder)

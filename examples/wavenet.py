@@ -13,7 +13,7 @@ import numpy as np
 from absl import app, flags
 
 from keras_gen import audio, callbacks
-from keras_gen.datasets.audio import load_audio
+from keras_gen.datasets import load_audio
 from keras_gen.linear_prediction import LinearPredictor
 from keras_gen.models.wavenet import WaveNet
 

@@ -1,5 +1,6 @@
-"""Real images by name, from TFDS, from folders or installed packages."""
+"""Real images and sound by name, from TFDS, folders or installed packages."""
 
+from keras_gen.datasets.audio import load_audio
 from keras_gen.datasets.loading import image_shape, load
 
-__all__ = ["image_shape", "load"]
+__all__ = ["image_shape", "load", "load_audio"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from keras_gen.datasets.audio import load_audio
+from keras_gen.datasets import load_audio
 
 
 def write(path, samples, rate=8000, channels=1, width=2):
