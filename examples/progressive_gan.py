@@ -42,8 +42,8 @@ flags.DEFINE_string("dtype", "float32", "Or mixed_bfloat16, mixed_float16.")
 flags.DEFINE_integer("seed", 0, "Of weights, data order and noise.")
 
 
-def pad(x):  # 28 pixels are no doubling of 4
-    return tf.image.pad_to_bounding_box(x, 2, 2, 32, 32)
+def mirror(i, x):  # half of the images, others each time
+    return tf.image.stateless_random_flip_left_right(x, [FLAGS.seed, i])
 
 
 def main(_):
@@ -54,8 +54,10 @@ def main(_):
     options = {"batch_size": max(batch.values()), "data_dir": FLAGS.data_dir}
     options |= {"image_size": FLAGS.image_size, "shuffle_seed": FLAGS.seed}
     train = datasets.load(FLAGS.dataset, **options)
-    if datasets.image_shape(train)[:2] == (28, 28):
-        train = train.map(pad)
+    if datasets.image_shape(train)[:2] == (28, 28):  # no doubling of 4
+        train = train.map(lambda x: tf.pad(x, [(0, 0), (2, 2), (2, 2), (0, 0)]))
+    if FLAGS.preset == "paper_1024":  # whose faces were mirrored
+        train = train.enumerate().map(mirror)
     shape = datasets.image_shape(train)
     maps = {"fmap_base": preset.fmap_base, "fmap_max": preset.fmap_max}
     judge = progressive_discriminator(shape, group_size=preset.group, **maps)
@@ -67,9 +69,8 @@ def main(_):
     gan.compile(schedule=schedule, gradient_penalty=penalty)
     gan.plan()
     often = preset.total_images // 1000  # steps, about 50 pictures in all
-    film = callbacks.TrainingAnimation(
-        callbacks.SampleGrid(folder, every_steps=often)
-    )
+    grid = callbacks.SampleGrid(folder, every_steps=often)
+    film = callbacks.TrainingAnimation(grid)
     watch = [film, callbacks.Checkpoint(f"{folder}/checkpoints")]
     if FLAGS.keep_all:
         file = f"{folder}/epochs/{{epoch:03d}}.keras"

@@ -112,6 +112,13 @@ def epochs_of(
     return dataset.with_options(options)
 
 
+def without_labels(dataset):
+    """A dataset of `x` alone, of `x` or `(x, y)`."""
+    if not isinstance(dataset.element_spec, tuple):
+        return dataset
+    return dataset.map(lambda x, *_: x)
+
+
 def _py_dataset_epoch(x, shuffle):
     def batches(epoch, seed):
         x.on_epoch_begin()

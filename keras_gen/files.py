@@ -15,12 +15,17 @@ def replacing(path):
     Yields:
         A path of the same name in a temporary folder beside it. If writing
         fails, or the process is killed, what was at `path` is still there.
+        A URL, such as `gs://bucket/model.keras`, is given back itself: there
+        Keras and TensorFlow write as they do.
 
     Example:
 
     >>> with replacing("run/model.keras") as part:
     ...     model.save(part)
     """
+    if "://" in os.fspath(path):
+        yield os.fspath(path)
+        return
     path = os.path.abspath(os.fspath(path))
     parent, name = os.path.split(path)
     os.makedirs(parent, exist_ok=True)

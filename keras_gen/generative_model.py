@@ -1,8 +1,10 @@
 """What every model of keras_gen needs over `keras.Model`."""
 
+import contextlib
 import functools
 import inspect
 import os
+import types
 import weakref
 
 import keras
@@ -102,7 +104,9 @@ class GenerativeModel(keras.Model):
                 down there: convolutions, and layers such as Dropout, whose
                 noise takes many times as long; on a GPU it is Keras's choice.
             steps_per_execution: Training steps a call. Defaults to 50, with
-                convolutions to 10, and to 1 under a strategy.
+                convolutions to 10, or less where `fit` is given a
+                `steps_per_epoch` that these do not divide; and to 1 under a
+                strategy.
             run_eagerly: Whether steps run without a graph, for debugging.
 
         Raises:
@@ -140,6 +144,7 @@ class GenerativeModel(keras.Model):
                 convolutional or noisy or has_strategy or run_eagerly
             )
         self._in_one_program = jit_compile is True and not convolutional
+        self._most_steps = steps_per_execution
         randomness.separate_replicas(self)
         super().compile(
             optimizer=optimizer,
@@ -315,7 +320,8 @@ class GenerativeModel(keras.Model):
     def metrics(self):
         # Keras adds a tracker called "loss" that only its own step updates.
         tracker = getattr(self, "_loss_tracker", None)
-        return [m for m in super().metrics if m is not tracker]
+        metrics = [m for m in super().metrics if m is not tracker]
+        return sorted(metrics, key=lambda metric: metric is self.skipped)
 
     # Training
 
@@ -359,7 +365,10 @@ class GenerativeModel(keras.Model):
                 )
         inputs.check_number(epochs, "epochs", minimum=0)
         if steps_per_epoch is not None:
-            inputs.check_positive_integer(steps_per_epoch, "steps_per_epoch")
+            steps_per_epoch = inputs.check_positive_integer(
+                steps_per_epoch, "steps_per_epoch"
+            )
+        self._end_executions_with_epoch(steps_per_epoch)
         if validation_split and validation_data is None:
             inputs.check_number(validation_split, "validation_split", 0, 1)
             if not hasattr(x, "shape"):
@@ -371,12 +380,12 @@ class GenerativeModel(keras.Model):
             validation_data = x[cut:] if y is None else (x[cut:], y[cut:])
             x, y = x[:cut], None if y is None else y[:cut]
         if validation_data is not None:
-            is_pair = isinstance(validation_data, tuple)
-            held_out = validation_data if is_pair else (validation_data,)
+            held_out = _pair(validation_data)
             validation_data = self._checked(
                 *held_out,
                 batch_size=validation_batch_size or batch_size,
                 argument="validation_data",
+                steps=("validation_steps", kwargs.get("validation_steps")),
             )
         data = self._checked(
             x,
@@ -396,12 +405,8 @@ class GenerativeModel(keras.Model):
         self._initial_epoch = None  # a former fit's, which Keras leaves here
         self._batches_to_skip = 0
         self.skipped_in_a_row.assign([0, 0])
-        watch = _Watch()
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.append(watch)
-        else:
-            callbacks = [watch, *(tf.nest.flatten(callbacks or []))]
-            _introduce(callbacks)
+        callbacks = [_Watch(), *_listed(callbacks)]
+        _introduce(callbacks)
         return super().fit(
             data,
             epochs=epochs,
@@ -425,13 +430,42 @@ class GenerativeModel(keras.Model):
                     "`sample_weight` is not used by generative models. Leave "
                     "it out."
                 )
-            x, y = self._checked(x, y, batch_size=batch_size), None
+            steps = ("steps", kwargs.get("steps"))
+            x = self._checked(x, y, batch_size=batch_size, steps=steps)
+            y = None
         logs = super().evaluate(x, y, return_dict=True, **kwargs)
         # The loss comes first, and updates that were skipped are not asked for.
         logs = {name: logs[name] for name in self.logged}
         return logs if return_dict else list(logs.values())
 
-    def _checked(self, x, y=None, *, batch_size=None, argument="x", **feeding_):
+    def _end_executions_with_epoch(self, steps_per_epoch):
+        """Keras runs whole executions, also beyond the end of an epoch."""
+        steps, given = self._most_steps, self._compile_arguments
+        if steps_per_epoch and steps_per_epoch % steps:
+            if given["steps_per_execution"] is not None:
+                raise ValueError(
+                    "`steps_per_epoch` must be a multiple of the "
+                    f"`steps_per_execution={steps}` that `compile` was given, "
+                    f"got {steps_per_epoch}. Change one of them, or leave "
+                    "`steps_per_execution` out."
+                )
+            steps = next(
+                n for n in range(steps, 0, -1) if steps_per_epoch % n == 0
+            )
+        if steps != self.steps_per_execution:
+            self.steps_per_execution = steps
+            self.train_function = self.test_function = None
+
+    def _checked(
+        self,
+        x,
+        y=None,
+        *,
+        batch_size=None,
+        argument="x",
+        steps=None,
+        **feeding_,
+    ):
         """Data as one dataset, or the `ValueError` that says what to mend."""
         # Not again what the last `fit` took: to look at a first batch costs as
         # much as ten steps, and one more start of a dataset is another order.
@@ -452,7 +486,7 @@ class GenerativeModel(keras.Model):
         # TensorFlow keeps the functions of data sets for good: one that held
         # the model would never let go of it.
         position = weakref.WeakMethod(self._position)
-        return feeding.epochs_of(
+        dataset = feeding.epochs_of(
             x,
             y,
             batch_size=batch_size or 32,
@@ -460,6 +494,13 @@ class GenerativeModel(keras.Model):
             position=lambda: position()(),
             **feeding_,
         )
+        if not (self.num_classes or self.condition_dim):
+            # Not all that may stand beside images compiles.
+            dataset = feeding.without_labels(dataset)
+        name, count = steps or (None, None)
+        if count is not None:  # see `_end_executions_with_epoch`
+            dataset = dataset.take(inputs.check_positive_integer(count, name))
+        return dataset
 
     @property
     def check_data(self):
@@ -533,12 +574,15 @@ class GenerativeModel(keras.Model):
         function = super()._make_function(step)
         if not in_training:
             return function
+        of_batches = function
         if self._in_one_program and self.steps_per_execution > 1:
-            function = self._steps_in_one_program(step)
+            of_batches = self._steps_in_one_program(step)
 
         def resumable_function(iterator):
-            if not self._batches_to_skip:
+            if isinstance(iterator, types.GeneratorType):  # train_on_batch
                 return function(iterator)
+            if not self._batches_to_skip:
+                return of_batches(iterator)
             count = min(self.steps_per_execution, self._batches_to_skip)
             self._batches_to_skip -= count
             for _ in range(count):
@@ -577,12 +621,19 @@ class GenerativeModel(keras.Model):
             x = inputs.check_images(x, self.image_shape, argument)
         return self.to_float(x)
 
+    def observed_from(self, x, mask):
+        """Checked images and mask of `impute`; what is missing becomes 0."""
+        if not tf.is_symbolic_tensor(x):
+            x = inputs.observed(x, mask)
+        x = self.images_from(x)
+        return x, inputs.mask_from(mask, x)
+
     def verb_seed(self, seed):
         """The int32 `(2,)` seed of a verb: of an integer, or the next one."""
         if seed is None:
             return self.eval_seeds.next_shared()
         if not tf.is_tensor(seed):
-            inputs.check_seed(seed)
+            seed = inputs.check_seed(seed)
         return randomness.seed_pair(seed)
 
     def graph(self, function, *arguments, compiled=False):
@@ -594,6 +645,10 @@ class GenerativeModel(keras.Model):
             compiled: Boolean, whether XLA compiles it, anew for each batch
                 size, if the model has no convolutions and no strategy.
         """
+        # Numbers of NumPy would bring dtypes of their own.
+        arguments = [
+            int(a) if isinstance(a, np.integer) else a for a in arguments
+        ]
         if not tf.executing_eagerly():
             return function(*arguments)
         arguments = [tf.convert_to_tensor(a) for a in arguments]
@@ -664,6 +719,10 @@ class GenerativeModel(keras.Model):
             if not hasattr(self, verb):
                 continue
             taken = inspect.signature(getattr(self, verb)).parameters
+            draws = taken.get("num_samples")
+            if verb == "log_prob" and draws and draws.default is None:
+                # It draws nothing, and has them for models to be exchangeable.
+                taken = [n for n in taken if n not in ("num_samples", "seed")]
             taken = [arguments[name] for name in taken if name in arguments]
             if verb == "sample" and self.num_classes:
                 # Without a condition, it is of all classes.
@@ -727,6 +786,43 @@ class GenerativeModel(keras.Model):
             "image_shape": self.image_shape,
             "seed": self.seed,
         }
+
+    @classmethod
+    def from_config(cls, config):
+        """Builds it and its parts under the dtype policy that it had."""
+        with _dtype_policy(config.get("dtype")):
+            return cls(**saving.deserialize_keras_object(config))
+
+
+def _pair(data):
+    """`validation_data` as `(x,)` or `(x, y)`."""
+    if not isinstance(data, tuple | list) or len(data) > 3:
+        return (data,)
+    if len(data) == 3 and data[2] is not None:
+        raise ValueError(
+            "`validation_data` must be `x` or `(x, y)`, got 3 items: weights "
+            "of images are not used by generative models. Leave them out."
+        )
+    return tuple(data[:2])
+
+
+@contextlib.contextmanager
+def _dtype_policy(policy):
+    before = keras.config.dtype_policy()
+    if policy is not None:
+        keras.config.set_dtype_policy(keras.dtype_policies.get(policy))
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _listed(callbacks):
+    """Callbacks of any nesting, or those of a `CallbackList`, as one list."""
+    listed = []
+    for callback in tf.nest.flatten(callbacks):
+        listed += getattr(callback, "callbacks", [callback])
+    return [callback for callback in listed if callback is not None]
 
 
 def _introduce(callbacks):

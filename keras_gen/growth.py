@@ -45,7 +45,8 @@ class GrowthSchedule:
         batch_size: Images of a step, over all replicas: an integer, or a
             dictionary by resolution, in which a resolution that is missing
             has the value of the one below. Defaults to 128 up to 16 pixels,
-            then 64, 32, 16, 8 and, from 512 on, 4.
+            then 64, 32, 16, 8 and, from 512 on, 4. Each replica has an equal
+            number, at least one: eight of them train on 8 images, not 4.
         learning_rate: Of both optimizers, a number or such a dictionary.
             Where it says nothing, they keep their own.
         start_resolution: Integer, 4 or 4 doubled several times.
@@ -125,6 +126,7 @@ class GrowthSchedule:
 
     def phase(self, images_seen):
         """The `Phase` that the next image belongs to."""
+        images_seen = _whole(images_seen, "images_seen")
         resolution, start = self.start_resolution, 0
         if images_seen >= self.stable_images:
             period = self.fade_images + self.stable_images
@@ -163,14 +165,17 @@ class GrowthSchedule:
 
         Returns:
             Integer.
+
+        Raises:
+            ValueError: If there is none.
         """
-        doublings = self._num_doublings(resolution or self.end_resolution)
+        doublings = self._num_doublings(resolution or self._end())
         period = self.fade_images + self.stable_images
         return self.stable_images + doublings * period
 
     def resolutions(self):
-        """All resolutions of a schedule that has an end, a list."""
-        doublings = self._num_doublings(self.end_resolution)
+        """All resolutions, a list; a `ValueError` if there is no end."""
+        doublings = self._num_doublings(self._end())
         return [self.start_resolution * 2**i for i in range(doublings + 1)]
 
     def batch_size_at(self, resolution):
@@ -183,9 +188,17 @@ class GrowthSchedule:
 
     def ending_at(self, resolution):
         """This schedule with another `end_resolution`."""
-        return GrowthSchedule(
-            **{**self._arguments(), "end_resolution": resolution}
+        return type(self).from_config(
+            {**self.get_config(), "end_resolution": resolution}
         )
+
+    def _end(self):
+        if self.end_resolution is None:
+            raise ValueError(
+                "`end_resolution` must be given for a schedule to have a last "
+                "resolution, got None. Pass one, or call `ending_at(1024)`."
+            )
+        return self.end_resolution
 
     def _num_doublings(self, resolution):
         return (resolution // self.start_resolution).bit_length() - 1
@@ -273,12 +286,13 @@ def by_resolution(values, argument, check):
             f"`{argument}` must be a number or a dictionary by resolution, got "
             f"{values!r}. Pass for example `{argument}={{4: 16, 64: 8}}`."
         )
-    return {
+    checked = {
         check_resolution(resolution, f"{argument}: a key"): check(
-            values[resolution], f"{argument}[{resolution}]"
+            value, f"{argument}[{resolution}]"
         )
-        for resolution in sorted(values)
+        for resolution, value in values.items()
     }
+    return dict(sorted(checked.items()))
 
 
 def entry_at(table, resolution):

@@ -415,6 +415,19 @@ def mask_from(mask, x):
     return tf.broadcast_to(tf.cast(mask, "bool"), tf.shape(x))
 
 
+def observed(x, mask):
+    """`x` with 0 where `mask` is not True, for there it may hold NaN.
+
+    What has no such mask stays as it is, for the checks of `x` and of `mask`
+    that follow to say why.
+    """
+    try:
+        known = np.broadcast_to(np.asarray(mask, bool), np.shape(x))
+    except (TypeError, ValueError):
+        return x
+    return np.where(known, x, np.zeros((), np.asarray(x).dtype))
+
+
 def _to_image_array(x, name, verb=True):
     """Returns `x` as a NumPy array or tensor, or says what to pass instead."""
     expected = "a NumPy array or a `tf.Tensor`"
@@ -991,3 +1004,21 @@ def _to_tensor(x, dtype):
     if isinstance(x, (tf.Tensor, tf.Variable)):
         return tf.cast(x, dtype)
     return tf.convert_to_tensor(np.asarray(x).astype(dtype, copy=False))
+
+
+def check_no_condition(condition, model):
+    """Checks that a verb of a model without conditions is given none.
+
+    Args:
+        condition: The value to check.
+        model: The model, which the message names.
+
+    Raises:
+        ValueError: If `condition` is not `None`.
+    """
+    if condition is not None:
+        name = type(model).__name__
+        raise ValueError(
+            f"`condition` must be `None`: {name} is not conditional, got "
+            f"{_show(condition)}. Leave it out."
+        )

@@ -18,19 +18,24 @@ Reference:
 import numpy as np
 import tensorflow as tf
 
+from keras_gen import inputs
+
 
 def pyramid(images, num_levels):
     """The bands of images, the largest first.
 
     Args:
-        images: float32 `(batch, height, width, channels)`, of a known shape
-            but for the batch.
+        images: `(batch, height, width, channels)` of any dtype, of a known
+            shape but for the batch.
         num_levels: Python integer, at least 1. All levels but the last must
             have sides of at least 3 pixels.
 
     Returns:
         List of `num_levels` float32 tensors. The half of an odd side is
         rounded up: 7 pixels become 4.
+
+    Raises:
+        ValueError: If `num_levels` is not as above.
 
     Example:
 
@@ -49,7 +54,12 @@ def low_passes_and_bands(images, num_levels):
     Returns:
         List of `num_levels` pairs of tensors of one shape, the largest first.
         The low-pass image of the last level is black, that is 0.
+
+    Raises:
+        ValueError: As `pyramid`.
     """
+    images = tf.cast(images, "float32")
+    _check_num_levels(num_levels, images.shape)
     pairs = []
     for _ in range(num_levels - 1):
         smaller = reduce(images)
@@ -64,12 +74,12 @@ def collapse(bands):
 
     Args:
         bands: List of tensors `(batch, height, width, channels)`, as `pyramid`
-            gives them.
+            gives them, of any dtype.
 
     Returns:
-        Tensor of the shape of the first.
+        float32 tensor of the shape of the first.
     """
-    *bands, images = bands
+    *bands, images = [tf.cast(band, "float32") for band in bands]
     for band in reversed(bands):
         images = band + expand(images, band.shape[1:3])
     return images
@@ -113,6 +123,19 @@ def expand(images, size):
     )
     images = tf.reshape(images, (-1, 2 * height, 2 * width, channels))
     return 4 * _blur(images[:, : size[0], : size[1]])
+
+
+def _check_num_levels(num_levels, shape):
+    inputs.check_positive_integer(num_levels, "num_levels")
+    side, most = min(shape[1:3]), 1
+    while side >= 3:
+        side, most = -(-side // 2), most + 1
+    if num_levels > most:
+        raise ValueError(
+            f"`num_levels` must be at most {most} for `images` of shape "
+            f"{tuple(shape)}, got {num_levels}: a level that is halved must "
+            "have sides of at least 3 pixels. Have fewer levels."
+        )
 
 
 def _blur(images, stride=1):

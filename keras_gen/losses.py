@@ -667,13 +667,15 @@ def diversity(real, fake):
         fake: Images `(batch, *image_shape)`, in the same range.
 
     Returns:
-        Float32 scalar; 0 if all real images are the same.
+        Float32 scalar; 1 if all real images are the same, such as those of a
+        batch of one, which tells nothing.
     """
     spread = []
     for images in (_float32(fake), _float32(real)):
         deviation = images - _global_mean(images, axis=0)
         spread.append(ops.sum(_global_mean(ops.square(deviation), axis=0)))
-    return ops.sqrt(tf.math.divide_no_nan(*spread))
+    ratio = ops.sqrt(tf.math.divide_no_nan(*spread))
+    return tf.where(spread[1] == 0, 1.0, ratio)
 
 
 def _float32(tensor):

@@ -21,16 +21,16 @@ class StagedStream:
         self.check = check
         self.distribute = distribute
         self._place = None  # resolution, batch size and number of what is next
-        self._datasets = {}
+        self._unopened = {}
 
     def dataset(self, resolution, batch_size):
-        """The checked dataset of a resolution."""
+        """The checked dataset of a resolution that is opened next."""
         key = resolution, batch_size
-        if key not in self._datasets:
+        if key not in self._unopened:
             dataset = self.make_dataset(resolution, batch_size)
             self.check(dataset, resolution)
-            self._datasets = {key: dataset}  # without those of the past
-        return self._datasets[key]
+            self._unopened = {key: dataset}
+        return self._unopened[key]
 
     def batch(self, resolution, batch_size, num_before):
         """The next batch.
@@ -51,6 +51,7 @@ class StagedStream:
 
     def _opened(self, resolution, batch_size, num_before):
         dataset = self.dataset(resolution, batch_size)
+        self._unopened = {}  # the shuffle of one that was open has gone on
         length = int(dataset.cardinality())
         if length > 0:
             num_passes, num_before = divmod(num_before, length)

@@ -22,7 +22,7 @@ from keras_gen.metrics.frechet import FrechetDistance
 from keras_gen.metrics.kernel import KernelDistance
 from keras_gen.metrics.manifold import DensityCoverage
 from keras_gen.metrics.modes import ModeCoverage
-from keras_gen.models import VAE
+from keras_gen.models import VAE, WaveNet
 
 SHAPE = (4, 3, 1)
 
@@ -180,6 +180,14 @@ def test_likelihood_is_the_mean_over_images_with_its_standard_error():
     assert report["log_prob_kind"] == "exact"
     assert report["log_prob_images"] == 50
     assert len(set(model.seeds)) == 3  # each batch has noise of its own
+
+
+def test_a_density_has_a_log_prob_and_no_bits():
+    model = Noise()
+    model.dequantization = None  # as in flows of continuous data
+    report = measured(model)
+    assert "log_prob" in report
+    assert not any("bits" in name for name in report)
 
 
 def test_a_log_partition_is_estimated_once_for_all_batches():
@@ -702,6 +710,7 @@ def test_progress_is_shown_unless_it_is_not_wanted(capsys):
     "arguments, message",
     [
         ({"model": keras.Sequential(name="plain")}, "method `sample`"),
+        ({"model": WaveNet(8, 2, (1,))}, "model of images, got a WaveNet"),
         ({"num_samples": 0}, "`num_samples`"),
         ({"seed": 0.5}, "`seed`"),
         ({"metrics": ["fid"]}, "`metrics` must be a list"),

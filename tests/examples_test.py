@@ -17,6 +17,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 FLAGS = ["--dataset=digits", "--epochs=1", "--batch_size=750"]
 MORE_FLAGS = {
     "boltzmann": ["--hidden_dims=16", "--temperatures=50"],
+    "gan": ["--weight_clipping=0.1", "--instance_noise=0.1", "--packing=2"],
     "pixel_cnn": ["--num_filters=8", "--num_layers=2"],
     "real_nvp": ["--num_couplings=1", "--hidden_dim=8", "--num_blocks=1"],
     "vae": ["--num_samples=2", "--hidden_dims=16"],

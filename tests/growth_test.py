@@ -98,6 +98,33 @@ def test_batches_and_rates_hold_until_the_next_entry():
     assert default == [128, 128, 128, 64, 32, 16, 8, 4, 4]
 
 
+def test_a_schedule_without_an_end_has_no_last_resolution():
+    schedule = GrowthSchedule()
+    assert schedule.total_images(4) == 600_000
+    for question in (schedule.total_images, schedule.resolutions):
+        with pytest.raises(ValueError, match=r"`end_resolution`.*got None"):
+            question()
+
+
+def test_images_seen_may_be_a_whole_float():
+    resolution, alpha = GrowthSchedule()(1.2e6)
+    assert (resolution, alpha) == (8, 1.0) and type(resolution) is int
+    with pytest.raises(ValueError, match=r"`images_seen`.*got 1\.5"):
+        GrowthSchedule()(1.5)
+
+
+def test_another_end_is_of_the_same_class():
+    class Small(GrowthSchedule):
+        def batch_size_at(self, resolution):
+            return 2
+
+    schedule = Small(10, 20, learning_rate=1e-3).ending_at(8)
+    assert type(schedule) is Small and schedule.batch_size_at(4) == 2
+    assert vars(schedule) == vars(
+        GrowthSchedule(10, 20, learning_rate=1e-3, end_resolution=8)
+    )
+
+
 def test_a_schedule_survives_serialization():
     schedule = GrowthSchedule(
         10, 20, {4: 8, 16: 4}, {8: 1e-3}, start_resolution=8, end_resolution=32
@@ -125,6 +152,7 @@ def test_a_schedule_survives_serialization():
         ({"batch_size": {4: 0}}, "`batch_size"),
         ({"batch_size": [4]}, "`batch_size`"),
         ({"batch_size": {5: 4}}, "a key"),
+        ({"batch_size": {4: 8, "8": 4}}, "a key.*got '8'"),
         ({"learning_rate": {4: -1.0}}, "`learning_rate"),
         ({"learning_rate": "fast"}, "`learning_rate`"),
     ],

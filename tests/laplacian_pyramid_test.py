@@ -64,6 +64,33 @@ def test_grey_images_have_no_bands_but_the_last():
     np.testing.assert_allclose(last, 0.7, atol=1e-6)
 
 
+def test_pixels_of_any_dtype_become_float32():
+    x = np.random.default_rng(0).integers(0, 256, (2, 8, 6, 3))
+    expected = pyramid(x.astype("float32"), 3)
+    for dtype in ("uint8", "float64"):
+        bands = pyramid(x.astype(dtype), 3)
+        for band, other in zip(bands, expected, strict=True):
+            np.testing.assert_array_equal(band, other)
+        restored = collapse([np.asarray(band, "float64") for band in bands])
+        assert restored.dtype == "float32"
+        np.testing.assert_allclose(restored, x, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "num_levels, message",
+    [
+        (4, r"`num_levels` must be at most 3 .*\(2, 9, 5, 1\), got 4"),
+        (0, "`num_levels`"),
+    ],
+)
+def test_more_levels_than_there_are_halves_are_refused(num_levels, message):
+    x = images(9, 5)
+    assert pyramid(x, 3)[-1].shape == (2, 3, 2, 1)
+    with pytest.raises(ValueError, match=message) as error:
+        pyramid(x, num_levels)
+    assert len(str(error.value)) <= 600
+
+
 def test_low_pass_and_band_make_the_image_of_each_level():
     x = images(16, 8, 3)
     pairs = low_passes_and_bands(x, 3)

@@ -353,8 +353,14 @@ def test_diversity_is_the_ratio_of_root_mean_square_distances():
 def test_diversity_of_a_collapsed_generator_is_zero():
     real = np.random.default_rng(0).random((5, 2, 3, 1), "float32")
     assert losses.diversity(real, np.repeat(real[:1], 5, axis=0)) < 1e-6
-    assert losses.diversity(np.repeat(real[:1], 5, axis=0), real) == 0
     assert float(losses.diversity(real, real)) == pytest.approx(1)
+
+
+def test_diversity_of_a_batch_of_one_is_that_of_the_data():
+    real, fake = np.random.default_rng(0).random((2, 1, 2, 3, 1), "float32")
+    assert losses.diversity(real, fake) == 1
+    assert losses.diversity(np.ones((5, 2, 3, 1)), np.repeat(fake, 5, 0)) == 1
+    assert np.isnan(losses.diversity(np.nan * real, fake))
 
 
 # -- penalties ---------------------------------------------------------------

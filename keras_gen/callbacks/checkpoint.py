@@ -174,7 +174,7 @@ class Checkpoint(keras.callbacks.Callback):
                     for file in sorted(os.listdir(part))
                 }
                 with open(os.path.join(part, _STATE), "w") as file:
-                    text = json.dumps(state, default=float)
+                    text = json.dumps(state, default=_number)
                     json.dump({"state": text, "sha256": _sha256_of(text)}, file)
                 for file in os.listdir(part):
                     _flush(os.path.join(part, file))
@@ -345,6 +345,11 @@ def _unnumbered(path):
 def _sha256(path):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _number(value):
+    """What JSON takes, of a number of NumPy or TensorFlow."""
+    return np.asarray(value).item()
 
 
 def _sha256_of(text):

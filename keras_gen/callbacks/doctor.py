@@ -41,7 +41,8 @@ class Doctor(keras.callbacks.Callback):
       `d_fake_accuracy`: it is right on both in more than 99 of 100 images, and
       generated ones change little, `diversity` by less than 5 % an epoch.
     - Mode collapse, of models that log `diversity`: generated images differ
-      little compared with real ones, `diversity < 0.2`.
+      little compared with real ones, `diversity < 0.2`. Batches of one image
+      say nothing: theirs is 1.
 
     Args:
         patience: Integer, epochs in a row in which a failure must show.

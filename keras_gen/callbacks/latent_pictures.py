@@ -187,6 +187,16 @@ class InterpolationGrid(PictureGrid):
             condition, 2 * num_pairs, "end of a path, two a row"
         )
 
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        if self.x is None and not hasattr(self.model, "latent_dim"):
+            raise ValueError(
+                "`InterpolationGrid` needs images `x` for a model without "
+                f"normal latents, got `x=None` for a "
+                f"{type(self.model).__name__}. Pass test images, if the model "
+                "can `encode` them, or leave the callback out."
+            )
+
     def draw(self):
         if self.x is None:
             width = getattr(self.model, "z_dim", self.model.latent_dim)

@@ -56,6 +56,11 @@ class PictureGrid(keras.callbacks.Callback):
                     "none. Leave the callback out, or train a model that has "
                     "one."
                 )
+        if getattr(self.model, "image_shape", ()) is None:
+            raise ValueError(
+                f"`{type(self).__name__}` needs a model of images, got a "
+                f"{type(self.model).__name__}. Leave the callback out."
+            )
         if is_chief(self.model):
             require_writable(self.directory)
             self.close()  # the writer of a `fit` that was interrupted
@@ -160,7 +165,7 @@ class SampleGrid(PictureGrid):
                 "`seed` must be an integer, so that all grids show the same "
                 f"latents. Got {type(seed).__name__}. Pass one, as `seed=0`."
             )
-        self.seed = seed
+        self.seed = inputs.check_seed(seed)
         self.num_columns = num_columns
         if num_columns is not None:
             inputs.check_positive_integer(num_columns, "num_columns")

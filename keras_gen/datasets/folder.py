@@ -160,7 +160,7 @@ def _list_folder(root, split):
     # files if one is added: slices stay what they are.
     files.sort(
         key=lambda file: hashlib.sha256(
-            file[0].relative_to(top).as_posix().encode()
+            os.fsencode(file[0].relative_to(top).as_posix())
         ).digest()
     )
     return files[to_slice(len(files))]

@@ -30,10 +30,10 @@ _MAX_SEARCH = 2**24  # values of reference images that are searched at once
 def evaluate(
     model,
     dataset,
-    *,
-    reference=None,
     metrics=None,
     num_samples=10_000,
+    *,
+    reference=None,
     feature_extractor=None,
     seed=0,
     verbose=1,
@@ -264,6 +264,11 @@ def check_samples(model, asker):
             f"{type(model).__name__}, which has none. Pass a model that "
             "generates images."
         )
+    if getattr(model, "image_shape", ()) is None:
+        raise ValueError(
+            f"`{asker}` needs a model of images, got a "
+            f"{type(model).__name__}, whose samples are none."
+        )
 
 
 class _Row:
@@ -345,18 +350,20 @@ class _Likelihood:
         values = np.concatenate(self.values)
         count = len(values)
         error = values.std(ddof=min(1, count - 1)) / math.sqrt(count)
-        shape = self.model.image_shape
-        return {
+        numbers = {
             "log_prob": values.mean(),
             "log_prob_standard_error": error,
             "log_prob_kind": getattr(self.model, "log_prob_kind", None),
             "log_prob_is_conditional": self.is_conditional,
             "log_prob_images": count,
-            "bits_per_dim": distributions.bits_per_dim(values.mean(), shape),
-            "bits_per_dim_standard_error": -distributions.bits_per_dim(
-                error, shape
-            ),
         }
+        # A density of continuous data has no bits.
+        if getattr(self.model, "dequantization", "uniform") is not None:
+            shape = self.model.image_shape
+            bits = distributions.bits_per_dim(values.mean(), shape)
+            error = -distributions.bits_per_dim(error, shape)
+            numbers.update(bits_per_dim=bits, bits_per_dim_standard_error=error)
+        return numbers
 
 
 class _Search:

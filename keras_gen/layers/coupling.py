@@ -90,12 +90,14 @@ class Coupling(InvertibleLayer):
         kept, changed = coupling_shapes(self.event_shape, self.split, self.flip)
         wanted = (*changed[:-1], self._num_parameters(changed[-1]))
         inputs.check_network(self.network, kept, wanted, "network")
-        if self.recompute and self.network.non_trainable_weights:
+        # Beside weights, these are the seeds of noise.
+        fixed = self.network.non_trainable_variables
+        if self.recompute and fixed:
             raise ValueError(
                 "`recompute=True` needs a network whose second pass gives what "
-                "the first one gave, got one with weights that do not train: "
-                f"{self.network.non_trainable_weights[0].path[:100]!r}. Leave "
-                "out batch normalization and dropout, or `recompute`."
+                "the first one gave, got one with variables that do not train: "
+                f"{fixed[0].path[:100]!r}. Leave out batch normalization and "
+                "dropout, or `recompute`."
             )
         self._sizes = [kept[-1], changed[-1]]
         if self.flip:
@@ -212,7 +214,7 @@ class AdditiveCoupling(Coupling):
 
     Raises:
         ValueError: When it is built, if the network has other shapes, or with
-            `recompute` weights that do not train.
+            `recompute` variables that do not train.
 
     Example:
 
@@ -258,8 +260,8 @@ class AffineCoupling(Coupling):
 
     Raises:
         ValueError: If `max_log_scale` is not positive; when it is built, if
-            the network has other shapes, or with `recompute` weights that do
-            not train.
+            the network has other shapes, or with `recompute` variables that
+            do not train.
 
     Example:
 

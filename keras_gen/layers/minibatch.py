@@ -120,6 +120,8 @@ def _fix(weight, measured):
 
     A batch of one image, or of equal ones, measures nothing.
     """
+    # In an unrolled step the weight is a tensor, through which NaN would flow.
+    measured = tf.stop_gradient(measured)
     if randomness.replica_position()[1] > 1:
         context = tf.distribute.get_replica_context()
         measured = context.all_reduce("MEAN", measured)

@@ -12,7 +12,7 @@ from keras_gen.likelihood.annealing import (
     piecewise_schedule,
     sum_weights,
 )
-from keras_gen.likelihood.estimate import Estimate, log_mean
+from keras_gen.likelihood.estimate import ROUNDING, Estimate, log_mean
 
 
 class AnnealingPath(typing.NamedTuple):
@@ -230,8 +230,9 @@ def normalized_log_prob(log_unnormalized, log_partition):
         average, the kind is `"estimate"`; of an upper bound `"lower_bound"`.
 
     Raises:
-        ValueError: If a log-probability is positive: log Z is too small by
-            more than that, and the annealing was too short.
+        ValueError: If a log-probability is positive by more than rounding:
+            log Z is too small by more than that, and the annealing was too
+            short.
 
     Example:
 
@@ -239,8 +240,8 @@ def normalized_log_prob(log_unnormalized, log_partition):
     """
     values = np.asarray(log_unnormalized, "float64") - log_partition.value
     kinds = {"exact": "exact", "upper_bound": "lower_bound"}
-    if not (values <= 0).all():
-        number = int((values > 0).sum())
+    if not (values <= ROUNDING).all():
+        number = int((values > ROUNDING).sum())
         raise ValueError(
             f"Log-probabilities must not be positive, got {number} of "
             f"{values.size} above 0, up to {values.max():.4g} nats: "

@@ -421,8 +421,7 @@ class Autoencoder(GenerativeModel):
         ):
             if not tf.is_tensor(value):
                 inputs.check_positive_integer(value, name)
-        x = self.images_from(x)
-        mask = inputs.mask_from(mask, x)
+        x, mask = self.observed_from(x, mask)
         seed = self.verb_seed(seed)
         return self.graph(self._impute, x, mask, num_samples, num_steps, seed)
 
@@ -460,13 +459,6 @@ class Autoencoder(GenerativeModel):
             config["encoder"] = serialize(self.encoder)
             config["decoder"] = serialize(self.decoder)
         return config
-
-    @classmethod
-    def from_config(cls, config):
-        for name in ("corruption", "sparsity", "encoder", "decoder"):
-            if name in config:
-                config[name] = saving.deserialize_keras_object(config[name])
-        return cls(**config)
 
 
 def _linear_encoder(image_shape, latent_dim):

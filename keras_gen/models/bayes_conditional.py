@@ -10,6 +10,7 @@ from keras import saving
 
 from keras_gen import inputs, langevin, optimization
 from keras_gen.generative_model import GenerativeModel
+from keras_gen.layers.priors import FlatOneHot
 
 METHODS = ("latent", "data", "resampling")
 
@@ -28,8 +29,9 @@ class BayesConditional(GenerativeModel):
 
     Images of a class are drawn in one of three ways:
 
-    - `"latent"`, for models with a `prior` p(z) and a decoder:
-      Metropolis-adjusted Langevin chains of `p(z) * p(y given decode(z))`;
+    - `"latent"`, for models with a `prior` p(z) of continuous latents and a
+      decoder: Metropolis-adjusted Langevin chains of
+      `p(z) * p(y given decode(z))`;
     - `"data"`, for models whose `log_prob` is a density that has a gradient:
       the same of `p(x) * p(y given x)`, in the logits of the pixels;
     - `"resampling"`, for all others: samples of the model, drawn again in
@@ -51,7 +53,7 @@ class BayesConditional(GenerativeModel):
             numbers `(num_classes,)` that sum to 1.
         from_logits: Boolean, whether the classifier gives logits.
         method: `"latent"`, `"data"` or `"resampling"`. Defaults to the first
-            if the model has a `prior`, else to the last.
+            if the model has such latents, else to the last.
         seed: Integer or `None`, seed of all draws.
 
     Call arguments:
@@ -110,7 +112,9 @@ class BayesConditional(GenerativeModel):
             self._check_probabilities()
         self.class_prior = self._checked_prior(class_prior)
         if method is None:
-            method = "latent" if hasattr(model, "prior") else "resampling"
+            method = "resampling"
+            if _has_continuous_latents(model):
+                method = "latent"
         self.method = self._checked_method(method)
         self.evidence = self.add_weight(
             name="evidence",
@@ -156,11 +160,11 @@ class BayesConditional(GenerativeModel):
             raise ValueError(
                 f"`method` must be one of {METHODS}, got {str(method)[:100]!r}."
             )
-        if method == "latent" and not hasattr(self.model, "prior"):
+        if method == "latent" and not _has_continuous_latents(self.model):
             raise ValueError(
-                "`method='latent'` needs a model with a `prior` of its "
-                f"latents, which {type(self.model).__name__} has not. Leave "
-                "it out."
+                "`method='latent'` needs a model with a `prior` of continuous "
+                f"latents, which this {type(self.model).__name__} has not. "
+                "Leave it out."
             )
         if method == "data" and not _has_gradient(self.model):
             raise ValueError(
@@ -416,7 +420,7 @@ class BayesConditional(GenerativeModel):
     ):
         inputs.check_positive_integer(num_samples, "num_samples")
         inputs.check_positive_integer(num_proposals, "num_proposals")
-        x = self.images_from(x)
+        x, mask = self.observed_from(x, mask)
         seeds = tf.unstack(tf.random.split(self.verb_seed(seed)))
         if condition is None and self.class_prior is None:
             return self.model.impute(
@@ -597,12 +601,6 @@ class BayesConditional(GenerativeModel):
             "method": self.method,
         }
 
-    @classmethod
-    def from_config(cls, config):
-        for name in ("model", "classifier"):
-            config[name] = saving.deserialize_keras_object(config[name])
-        return cls(**config)
-
 
 def _check_model(model):
     if not hasattr(model, "image_shape") or not hasattr(model, "sample"):
@@ -618,6 +616,14 @@ def _check_model(model):
                 ". A conditional model needs no `BayesConditional`: call its "
                 "`sample(condition=...)`."
             )
+
+
+def _has_continuous_latents(model):
+    """Whether chains can walk in its latents: one-hot vectors are no places."""
+    categorical = getattr(model, "latent", None) == "categorical"
+    return hasattr(model, "prior") and not (
+        categorical or isinstance(model.prior, FlatOneHot)
+    )
 
 
 def _has_gradient(model):

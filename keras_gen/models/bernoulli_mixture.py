@@ -81,15 +81,16 @@ class BernoulliMixture(Mixture):
         )
         self.built = True
 
-    def log_prob(self, x, *, num_samples=1, seed=None):
+    def log_prob(self, x, *, condition=None, num_samples=None, seed=None):
         """Log-probability of binary images, `(batch,)` nats.
 
         Args:
             x: Images `(batch, *image_shape)`, uint8 or float in [0, 1].
-            num_samples: Not used, as nothing is drawn; taken so that one model
-                can stand for another.
+            condition: `None`; taken so that one model can stand for another.
+            num_samples: Not used, as nothing is drawn.
             seed: Not used either.
         """
+        inputs.check_no_condition(condition, self)
         return self.graph(self._log_prob, self.images_from(x))
 
     def _log_prob(self, x):

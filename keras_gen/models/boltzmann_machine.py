@@ -272,7 +272,15 @@ class BoltzmannMachine(GenerativeModel):
         """`decode(encode(x))`, float32 images in [0, 1]."""
         return self.graph(self.call, self.images_from(x))
 
-    def sample(self, num_samples, *, chain_length=200, burn_in=None, seed=None):
+    def sample(
+        self,
+        num_samples,
+        *,
+        condition=None,
+        chain_length=200,
+        burn_in=None,
+        seed=None,
+    ):
         """Images from Gibbs chains.
 
         They start from the chains of training, or without those from pixels
@@ -284,6 +292,7 @@ class BoltzmannMachine(GenerativeModel):
 
         Args:
             num_samples: Integer, how many.
+            condition: `None`; taken so that one model can stand for another.
             chain_length: Integer, sweeps of each chain.
             burn_in: Integer below `chain_length`. Defaults to
                 `chain_length - 1`.
@@ -297,6 +306,7 @@ class BoltzmannMachine(GenerativeModel):
         Raises:
             ValueError: If an argument is not as above.
         """
+        inputs.check_no_condition(condition, self)
         if not tf.is_tensor(num_samples):
             inputs.check_positive_integer(num_samples, "num_samples")
         burn_in = chains.check_lengths(chain_length, burn_in)
@@ -354,11 +364,11 @@ class BoltzmannMachine(GenerativeModel):
         """
         inputs.check_positive_integer(num_samples, "num_samples")
         inputs.check_positive_integer(chain_length, "chain_length")
-        x = self.images_from(x)
+        x, mask = self.observed_from(x, mask)
         return self.graph(
             self._impute,
             x,
-            inputs.mask_from(mask, x),
+            mask,
             num_samples,
             chain_length,
             self.verb_seed(seed),
@@ -458,7 +468,8 @@ class BoltzmannMachine(GenerativeModel):
                 Gaussian units take the middles of the 256 levels.
 
         Returns:
-            `(batch,)` nats.
+            `(batch,)` nats. Of Gaussian units it is that of the 8-bit image:
+            of the density, less the `num_dims * log(256)` of its volume.
 
         Example:
 
@@ -470,8 +481,9 @@ class BoltzmannMachine(GenerativeModel):
         x = self.images_from(x)
         return self.graph(self._log_unnormalized_images, x)
 
-    def _log_unnormalized_images(self, x):
-        return self._log_unnormalized(self._values(x, noise=0.5))
+    def _log_unnormalized_images(self, x, noise=0.5):
+        v = self._values(x, noise=noise)
+        return self._log_unnormalized(v) + self.units.log_volume
 
     def _estimate(self, x, num_samples, seed):
         """`_log_unnormalized - log Z` of images, `(batch,)` nats."""
@@ -489,8 +501,7 @@ class BoltzmannMachine(GenerativeModel):
         noise = tf.random.stateless_uniform(
             (tf.shape(x)[0], self.num_dims), seed, alg="philox"
         )
-        v = self._values(x, noise=noise)
-        return self._log_unnormalized(v) + self.units.log_volume
+        return self._log_unnormalized_images(x, noise)
 
     def _annealed(self, num_chains, seed):
         """log Z as `log_partition` has it, inside a graph."""

@@ -35,7 +35,7 @@ class DBM(BoltzmannMachine):
     units that count from their means over the batch, which leaves to biases
     what units do in all images. All layers then learn from the first step on.
     The older remedy is a start that uses all of them. With `pretrain_steps`,
-    the first `L * pretrain_steps` optimizer steps train one layer after the
+    the first `L * pretrain_steps` training steps train one layer after the
     other, from below, by contrastive divergence with `gibbs_steps` sweeps, as
     restricted Boltzmann machines between the means of one layer and the next.
     As a layer will later hear from both sides, in these machines the input
@@ -55,7 +55,7 @@ class DBM(BoltzmannMachine):
         num_chains: Integer, persistent chains over all replicas.
         gibbs_steps: Integer, sweeps of a training step.
         mean_field_steps: Integer, rounds of mean field for each image.
-        pretrain_steps: Integer, optimizer steps for each layer before they
+        pretrain_steps: Integer, training steps for each layer before they
             are trained together.
         centered: Boolean, whether the gradient of all layers is centred.
         seed: Integer or `None`, seed of all chains.
@@ -125,6 +125,14 @@ class DBM(BoltzmannMachine):
             inputs.check_positive_integer(pretrain_steps, "pretrain_steps")
         self.pretrain_steps = pretrain_steps
         self.centered = centered
+        # Those of an optimizer begin again with each `compile`.
+        self.steps_seen = self.add_weight(
+            name="steps_seen",
+            shape=(),
+            initializer="zeros",
+            dtype="int32",
+            trainable=False,
+        )
         self.add_metrics("loss", "mse")
         self.built = True
 
@@ -154,10 +162,11 @@ class DBM(BoltzmannMachine):
                 lambda i=i: self._pretraining_gradients(v, i, seed)
                 for i in range(1, self.num_layers + 1)
             ]
-            step = tf.cast(self.optimizer.iterations, "int32")
+            stage = tf.minimum(
+                self.steps_seen.value // self.pretrain_steps, self.num_layers
+            )
             loss, first, sums, *gradients = tf.switch_case(
-                tf.minimum(step // self.pretrain_steps, self.num_layers),
-                [*stages, lambda: self._joint_gradients(v, state)],
+                stage, [*stages, lambda: self._joint_gradients(v, state)]
             )
         else:
             loss, first, sums, *gradients = self._joint_gradients(v, state)
@@ -166,6 +175,7 @@ class DBM(BoltzmannMachine):
         if self.centered:
             gradients = self._centered(weights, gradients, sums, v)
         self.apply_gradients(gradients, weights, self.optimizer)
+        self.steps_seen.assign(self.steps_seen + 1)
         return self.log(loss=loss, mse=error)
 
     def test_step(self, data):
@@ -344,17 +354,19 @@ class DBM(BoltzmannMachine):
         """
         return self._estimate(x, num_samples, seed)
 
-    def log_prob(self, x, *, num_samples=100, seed=None):
+    def log_prob(self, x, *, condition=None, num_samples=100, seed=None):
         """The same as `elbo`: log p(x) has no closed form even up to log Z.
 
         Args:
             x: Images `(batch, *image_shape)`, uint8 or float in [0, 1].
+            condition: `None`; taken so that one model can stand for another.
             num_samples: Integer, chains that are annealed.
             seed: Integer for the same estimate each time, or `None`.
 
         Returns:
             `(batch,)` nats.
         """
+        inputs.check_no_condition(condition, self)
         return self._estimate(x, num_samples, seed)
 
     # Saving

@@ -165,7 +165,7 @@ class Flow(GenerativeModel):
 
     # Verbs
 
-    def log_prob(self, x, *, num_samples=1, seed=None):
+    def log_prob(self, x, *, condition=None, num_samples=1, seed=None):
         """Log-probability of 8-bit images by dequantization, nats.
 
         `log(mean(p(v) / q(v given x)))` over `num_samples` draws of the points
@@ -176,28 +176,35 @@ class Flow(GenerativeModel):
 
         Args:
             x: Images `(batch, *image_shape)`, uint8 or float in [0, 1].
+            condition: `None`; taken so that one model can stand for another.
             num_samples: Integer, draws of the points.
             seed: Integer for the same points each time, or `None`.
 
         Returns:
             `(batch,)` float32.
         """
+        inputs.check_no_condition(condition, self)
         if not tf.is_tensor(num_samples):
             inputs.check_positive_integer(num_samples, "num_samples")
         x = self.images_from(x)
         if self.dequantization is None:
             return self.graph(self._log_density, x, compiled=True)
         seed = self.verb_seed(seed)
-        return self.graph(self._log_prob, x, num_samples, seed, compiled=True)
+        if not tf.executing_eagerly():
+            return self._log_prob(x, num_samples, seed)
+        # XLA would draw other noise than the SavedModel, at the same seed.
+        draws = [
+            self.graph(
+                self._log_prob_of_draw, x, _noise(x, seed, i), compiled=True
+            )
+            for i in range(int(num_samples))
+        ]
+        return tf.reduce_logsumexp(draws, axis=0) - math.log(len(draws))
 
     def _log_prob(self, x, num_samples, seed):
         def add_draw(i, total):
-            noise = tf.random.stateless_uniform(
-                tf.shape(x),
-                tf.random.experimental.stateless_fold_in(seed, i),
-                alg="philox",
-            )
-            pair = tf.stack([total, self._log_prob_of_draw(x, noise)])
+            log_prob = self._log_prob_of_draw(x, _noise(x, seed, i))
+            pair = tf.stack([total, log_prob])
             return i + 1, tf.reduce_logsumexp(pair, axis=0)
 
         _, total = tf.while_loop(
@@ -207,11 +214,14 @@ class Flow(GenerativeModel):
         )
         return total - tf.math.log(tf.cast(num_samples, "float32"))
 
-    def sample(self, num_samples, *, temperature=1.0, seed=None):
+    def sample(
+        self, num_samples, *, condition=None, temperature=1.0, seed=None
+    ):
         """Draws images.
 
         Args:
             num_samples: Integer, how many.
+            condition: `None`; taken so that one model can stand for another.
             temperature: Number, factor of the latents: below 1, images are
                 nearer to the most likely ones and less diverse; at 0 all are
                 the image of z = 0.
@@ -221,6 +231,7 @@ class Flow(GenerativeModel):
             `(num_samples, *image_shape)` float32 in [0, 1], under
             dequantization of 256 levels.
         """
+        inputs.check_no_condition(condition, self)
         if not tf.is_tensor(num_samples):
             inputs.check_positive_integer(num_samples, "num_samples")
         if not tf.is_tensor(temperature):
@@ -311,11 +322,11 @@ class Flow(GenerativeModel):
         """
         inputs.check_positive_integer(num_samples, "num_samples")
         inputs.check_positive_integer(num_steps, "num_steps")
-        x = self.images_from(x)
+        x, mask = self.observed_from(x, mask)
         return self.graph(
             self._impute,
             x,
-            inputs.mask_from(mask, x),
+            mask,
             num_samples,
             num_steps,
             self.verb_seed(seed),
@@ -332,7 +343,8 @@ class Flow(GenerativeModel):
             free = tf.sigmoid(tf.reshape(state, tf.shape(known)))
             if self.dequantization is None:
                 return tf.where(observed, known, free)
-            return tf.where(observed, (255.0 * known + free) / 256.0, free)
+            level = tf.round(255.0 * known)
+            return tf.where(observed, (level + free) / 256.0, free)
 
         def log_density(state):
             return self._log_density(points(state)) + langevin.log_slope(state)
@@ -363,13 +375,11 @@ class Flow(GenerativeModel):
             "network": saving.serialize_keras_object(self._network_argument),
         }
 
-    @classmethod
-    def from_config(cls, config):
-        parts = {
-            name: saving.deserialize_keras_object(config[name])
-            for name in ("dequantization", "network")
-        }
-        return cls(**{**config, **parts})
+
+def _noise(x, seed, i):
+    """Uniform noise of the shape of `x`, another for each `i`."""
+    seed = tf.random.experimental.stateless_fold_in(seed, i)
+    return tf.random.stateless_uniform(tf.shape(x), seed, alg="philox")
 
 
 def _dequantization(choice, image_shape):

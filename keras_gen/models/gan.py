@@ -44,7 +44,8 @@ class GAN(GenerativeModel):
     A conditional model is one of p(x given y). Of classes, the generator draws
     those of the real batch. Of vectors, the discriminator is matching-aware:
     beside generated images with their vectors it is to reject real images
-    with the vectors of others, and each kind counts for a half.
+    with the vectors of others, and each kind counts for a half. Where the
+    other's vector is the same, a generated image stands in for the real one.
 
     Args:
         image_shape: `(height, width, channels)`.
@@ -221,7 +222,7 @@ class GAN(GenerativeModel):
             loss: `"non_saturating"`, `"minimax"`, `"least_squares"`,
                 `"wasserstein"`, `"hinge"`, `"relativistic"`,
                 `"feature_matching"`, or an object like those of
-                `keras_gen.losses`.
+                `keras_gen.losses`, which needs `get_config` to be saved.
             gradient_penalty: `None`, a number (weight of
                 `losses.GradientPenalty`), or one of `losses.GradientPenalty`,
                 `R1`, `R2`, `WeightClipping`.
@@ -234,8 +235,10 @@ class GAN(GenerativeModel):
                 discriminator is where it was.
             instance_noise: Standard deviation of normal noise that is added
                 to all images, in [-1, 1], that the discriminator sees in
-                training: a number, or a function of the generator's step such
-                as a `keras.optimizers.schedules.LearningRateSchedule`.
+                training: a number, or a function of the generator's step, a
+                float32 tensor (`tf.maximum` takes it, `max` does not), such
+                as a `keras.optimizers.schedules.LearningRateSchedule`. A model
+                saved with a lambda loads with `safe_mode=False` only.
             drift: Number, weight of `mean(real_logits**2)` in `d_loss`, which
                 keeps a critic's logits near 0.
             gradient_norms: Boolean, whether training logs the Euclidean norms
@@ -328,10 +331,10 @@ class GAN(GenerativeModel):
             )
             scaled_loss = self.scale_loss(total, self.d_optimizer)
         gradients = tape.gradient(scaled_loss, weights)
+        self._log_gradient_norm("d", gradients, self.d_optimizer)
         self.apply_gradients(gradients, weights, self.d_optimizer)
         if isinstance(self.penalty, losses.WeightClipping):
             self.penalty.clip(weights)
-        self._log_gradient_norm("d", gradients, self.d_optimizer)
         return logs
 
     def discriminator_logs(self, real, fake, condition, mix=None):
@@ -351,6 +354,8 @@ class GAN(GenerativeModel):
         if self.condition_dim:  # real images with the vectors of others too
             others = tf.gather(condition, _neighbours(condition))
             wrong_logits, _ = self._judged(real, others, training)
+            is_right = tf.reduce_all(others == condition, 1, keepdims=True)
+            wrong_logits = tf.where(is_right, fake_logits, wrong_logits)
             rejected = tf.concat([fake_logits, wrong_logits], axis=0)
         d_loss = self.adversarial_loss.discriminator(real_logits, rejected)
         d_loss += real_entropy + fake_entropy
@@ -377,9 +382,13 @@ class GAN(GenerativeModel):
 
         if self.penalty_interval == 1:
             return penalty()
-        step = tf.convert_to_tensor(self.d_optimizer.iterations)
+        step = self.d_optimizer.iterations.value
         is_due = tf.equal(step % self.penalty_interval, 0)
-        return tf.cond(is_due, penalty, lambda: 0.0)
+        if isinstance(step, tf.Variable):
+            return tf.cond(is_due, penalty, lambda: 0.0)
+        # A step that is unrolled: what layers assign is a tensor, which must
+        # not stay in a branch.
+        return tf.where(is_due, penalty(), 0.0)
 
     def generator_step(self, real, condition=None):
         """Updates the generator; gives its logs."""
@@ -393,8 +402,8 @@ class GAN(GenerativeModel):
             total = g_loss + optimization.regularization(self.generator)
             scaled_loss = self.scale_loss(total, self.optimizer)
         gradients = tape.gradient(scaled_loss, weights)
-        self.apply_gradients(gradients, weights, self.optimizer)
         self._log_gradient_norm("g", gradients, self.optimizer)
+        self.apply_gradients(gradients, weights, self.optimizer)
         return {"g_loss": g_loss, "diversity": losses.diversity(real, fake)}
 
     def generator_loss(self, real, fake, condition, training=False):
@@ -477,7 +486,7 @@ class GAN(GenerativeModel):
         if self.instance_noise is not None:
             deviation = self.instance_noise
             if callable(deviation):
-                step = tf.convert_to_tensor(self.optimizer.iterations)
+                step = tf.cast(self.optimizer.iterations, "float32")
                 deviation = tf.cast(deviation(step), "float32")
             images += deviation * self.normal(tf.shape(images), True)
         return pack(images, self.packing)
@@ -487,6 +496,7 @@ class GAN(GenerativeModel):
         return self.uniform(shape, training=True)
 
     def _log_gradient_norm(self, network, gradients, optimizer):
+        # Before they are applied, which may change the loss scale.
         if network not in self.gradient_norms:
             return
         replicas = tf.distribute.get_replica_context()
@@ -650,11 +660,11 @@ class GAN(GenerativeModel):
         """
         inputs.check_positive_integer(num_samples, "num_samples")
         inputs.check_positive_integer(num_steps, "num_steps")
-        x = self.images_from(x)
+        x, mask = self.observed_from(x, mask)
         return self.graph(
             self._impute,
             x,
-            inputs.mask_from(mask, x),
+            mask,
             num_samples,
             num_steps,
             self.verb_seed(seed),
@@ -711,12 +721,6 @@ class GAN(GenerativeModel):
             "ema": self.ema,
             "packing": self.packing,
         }
-
-    @classmethod
-    def from_config(cls, config):
-        for name in ("generator", "discriminator"):
-            config[name] = saving.deserialize_keras_object(config[name])
-        return cls(**config)
 
 
 def _neighbours(rows):

@@ -147,7 +147,7 @@ class GaussianMixture(Mixture):
         """Covariance matrices, `(num_components, D, D)` float64."""
         return self.graph(self.components.covariances)
 
-    def log_prob(self, x, *, num_samples=1, seed=None):
+    def log_prob(self, x, *, condition=None, num_samples=1, seed=None):
         """Log-probability of 8-bit images by dequantization, nats.
 
         `log(mean(p((x + noise) / 256) / 256**D))` over `num_samples` draws of
@@ -157,12 +157,14 @@ class GaussianMixture(Mixture):
 
         Args:
             x: Images `(batch, *image_shape)`, uint8 or float in [0, 1].
+            condition: `None`; taken so that one model can stand for another.
             num_samples: Integer, draws of the noise.
             seed: Integer for the same noise each time, or `None`.
 
         Returns:
             `(batch,)` float32.
         """
+        inputs.check_no_condition(condition, self)
         if not tf.is_tensor(num_samples):
             inputs.check_positive_integer(num_samples, "num_samples")
         x, seed = self.images_from(x), self.verb_seed(seed)

@@ -58,6 +58,29 @@ def _state_of(optimizer):
     return [variable for variable in inner.variables if variable is not rate]
 
 
+def num_parts(num_images, most, group_size):
+    """In how many parts a batch is computed.
+
+    Args:
+        num_images: Integer, images of the batch.
+        most: Integer, the most images of a part.
+        group_size: Integer, of `MinibatchStdDev`.
+
+    Returns:
+        Integer: the smallest number of parts that are of whole groups, or if
+        that is more than twice as many as are needed, as many as are needed.
+    """
+    needed = -(-num_images // most)
+    if needed <= 1:
+        return 1
+    sizes = range(1, group_size + 1)
+    num_groups = num_images // max(s for s in sizes if num_images % s == 0)
+    for count in range(needed, 2 * needed + 1):
+        if num_groups % count == 0:
+            return count
+    return needed
+
+
 def in_parts(num_parts, compute, rows):
     """Means of what a function gives over parts of a batch, one at a time.
 

@@ -91,7 +91,7 @@ def rows_of(gan, measured_steps=0):
     rows = []
     for resolution in gan.schedule.resolutions():
         height, width, _ = gan.shape_at(resolution)
-        batch_size = gan.schedule.batch_size_at(resolution)
+        batch_size = gan.batch_size_at(resolution)
         num_parts = gan.num_parts(resolution)
         at_once = -(-batch_size // (num_replicas * num_parts))
         row = {
@@ -133,8 +133,7 @@ def seconds_per_step(gan, resolution, num_steps):
     fades = resolution > gan.schedule.start_resolution
     gan.phase = Phase(resolution, fades, gan.images_seen, math.inf)
 
-    num_images = gan.schedule.batch_size_at(resolution)
-    num_images //= strategy.num_replicas_in_sync
+    num_images = gan.batch_size_at(resolution) // strategy.num_replicas_in_sync
     shape = (num_images, *gan.shape_at(resolution))
     data = tf.constant(np.random.default_rng(0).random(shape, "float32"))
     if gan.num_classes:
@@ -147,13 +146,15 @@ def seconds_per_step(gan, resolution, num_steps):
     if not gan.run_eagerly:
         step = tf.function(step, jit_compile=gan.jit_compile, autograph=False)
     seconds = []
-    for _ in range(1 + num_steps):
-        start = time.perf_counter()
-        step().numpy()
-        seconds.append(time.perf_counter() - start)
-    for variable, value in zip(changed, before, strict=True):
-        variable.assign(value)
-    gan.phase = phase
+    try:
+        for _ in range(1 + num_steps):
+            start = time.perf_counter()
+            step().numpy()
+            seconds.append(time.perf_counter() - start)
+    finally:  # also where the memory is too small
+        for variable, value in zip(changed, before, strict=True):
+            variable.assign(value)
+        gan.phase = phase
     return float(np.median(seconds[1:]))
 
 

@@ -145,6 +145,14 @@ class GSN(GenerativeModel):
             autocast=False,
             aggregation="mean",
         )
+        # Those of an optimizer begin again with each `compile`.
+        self.steps_seen = self.add_weight(
+            name="steps_seen",
+            shape=(),
+            initializer="zeros",
+            dtype="int32",
+            trainable=False,
+        )
         self.add_metrics("loss", "mse")
         self.built = True
 
@@ -214,12 +222,15 @@ class GSN(GenerativeModel):
 
     def _update_moments(self, x):
         """Moves them to those of the images of the last 1,000 steps or so."""
-        steps = tf.cast(self.optimizer.iterations + 1, "float32")
+        steps = self.steps_seen.value + 1
         before = self.moments.value
         change = tf.stack([tf.reduce_mean(x**n, axis=0) for n in (1, 2)])
-        change = (change - before) * tf.maximum(1.0 / steps, 1e-3)
-        finite = tf.reduce_all(tf.math.is_finite(change))
-        self.moments.assign(tf.where(finite, before + change, before))
+        rate = tf.maximum(1.0 / tf.cast(steps, "float32"), 1e-3)
+        finite = optimization.all_finite([change])
+        self.moments.assign(
+            tf.where(finite, before + (change - before) * rate, before)
+        )
+        self.steps_seen.assign(tf.where(finite, steps, steps - 1))
 
     def test_step(self, data):
         x, _ = self.unpack(data)
@@ -372,7 +383,15 @@ class GSN(GenerativeModel):
         """`decode(encode(x))`, float32 images in [0, 1]."""
         return self.graph(self.call, self.images_from(x))
 
-    def sample(self, num_samples, *, chain_length=200, burn_in=None, seed=None):
+    def sample(
+        self,
+        num_samples,
+        *,
+        condition=None,
+        chain_length=200,
+        burn_in=None,
+        seed=None,
+    ):
         """Images from chains that start at noise.
 
         Its pixels are drawn one by one, with the means and deviations that
@@ -386,6 +405,7 @@ class GSN(GenerativeModel):
 
         Args:
             num_samples: Integer, how many.
+            condition: `None`; taken so that one model can stand for another.
             chain_length: Integer, steps of each chain.
             burn_in: Integer below `chain_length`. Defaults to
                 `chain_length - 1`.
@@ -399,6 +419,7 @@ class GSN(GenerativeModel):
         Raises:
             ValueError: If an argument is not as above.
         """
+        inputs.check_no_condition(condition, self)
         if not tf.is_tensor(num_samples):
             inputs.check_positive_integer(num_samples, "num_samples")
         burn_in = chains.check_lengths(chain_length, burn_in)
@@ -469,11 +490,11 @@ class GSN(GenerativeModel):
         """
         inputs.check_positive_integer(num_samples, "num_samples")
         inputs.check_positive_integer(chain_length, "chain_length")
-        x = self.images_from(x)
+        x, mask = self.observed_from(x, mask)
         return self.graph(
             self._impute,
             x,
-            inputs.mask_from(mask, x),
+            mask,
             num_samples,
             chain_length,
             self.verb_seed(seed),
@@ -508,12 +529,6 @@ class GSN(GenerativeModel):
             "encoder": serialize(self.encoder),
             "decoder": serialize(self.decoder),
         }
-
-    @classmethod
-    def from_config(cls, config):
-        for name in ("encoder", "decoder"):
-            config[name] = saving.deserialize_keras_object(config[name])
-        return cls(**config)
 
 
 def _moments_of_noise(shape, dtype=None):

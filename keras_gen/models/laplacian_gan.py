@@ -122,6 +122,8 @@ class LaplacianGAN(GenerativeModel):
         width = check_width(num_classes, None)
 
         *finer, coarsest = self.level_shapes
+        if generators is None or discriminators is None:
+            _check_coarsest(self.image_shape, self.num_levels, coarsest)
         self.generators = generators or [
             *(laplacian_generator(s, condition_dim=width) for s in finer),
             default_generator(self.latent_dim, coarsest, width),
@@ -151,10 +153,12 @@ class LaplacianGAN(GenerativeModel):
     def _check_networks(self, width):
         for argument in ("generators", "discriminators"):
             networks = getattr(self, argument)
-            if len(networks) != self.num_levels:
+            is_list = isinstance(networks, list | tuple)
+            if not is_list or len(networks) != self.num_levels:
+                got = len(networks) if is_list else type(networks).__name__
                 raise ValueError(
                     f"`{argument}` must be a list of one network a level, the "
-                    f"largest first: {self.num_levels}, got {len(networks)}. "
+                    f"largest first: {self.num_levels}, got {got}. "
                     "Leave it out for the default networks."
                 )
         *finer, _ = self.level_shapes
@@ -233,6 +237,8 @@ class LaplacianGAN(GenerativeModel):
         self.penalty = losses.get_penalty(gradient_penalty)
         self.d_steps = inputs.check_positive_integer(d_steps, "d_steps")
         self.levels = _check_levels(levels, self.num_levels)
+        for k in self.levels:
+            losses.check_penalty(self.penalty, self.discriminators[k])
         self.chained = inputs.check_number(
             chained, "chained", minimum=0, maximum=1
         )
@@ -439,6 +445,7 @@ class LaplacianGAN(GenerativeModel):
 
     def _sampled_levels(self, z, condition=None, training=False):
         """`[(low, band)]` of the images of latents, the largest level first."""
+        z = tf.cast(z, "float32")  # Keras casts that of `call` to half
         sizes = self._noise_sizes[::-1]
         noises = tf.split(z, sizes, axis=1)[::-1]  # the largest level first
         levels, low = [], tf.zeros((tf.shape(z)[0], *self.level_shapes[-1]))
@@ -566,15 +573,6 @@ class LaplacianGAN(GenerativeModel):
             "ema": self.ema,
         }
 
-    @classmethod
-    def from_config(cls, config):
-        for name in ("generators", "discriminators"):
-            config[name] = [
-                saving.deserialize_keras_object(network)
-                for network in config[name]
-            ]
-        return cls(**config)
-
 
 def _level_shapes(image_shape, num_levels):
     """Shapes of the images of all levels, the largest first."""
@@ -597,6 +595,23 @@ def _level_shapes(image_shape, num_levels):
             f"`num_levels={num_levels}`. Have fewer levels."
         )
     return shapes
+
+
+def _check_coarsest(image_shape, num_levels, coarsest):
+    """Says of all levels what `default_generator` would of the coarsest."""
+    *sides, channels = image_shape
+    shorter = min(coarsest[:2])
+    # What halves the images to the coarsest level, and that one to 4..7 pixels.
+    step = 2 ** (num_levels - 1 + shorter.bit_length() - 3)
+    if shorter >= 16 and any(side % step for side in sides):
+        fitting = tuple(side // step * step for side in sides)
+        raise ValueError(
+            f"`image_shape` {image_shape} at `num_levels={num_levels}` leaves "
+            f"{coarsest} at the coarsest level, for which there are no default "
+            f"networks: both sides of the images must be divisible by {step}. "
+            f"Crop or resize them to {(*fitting, channels)}, have another "
+            "number of levels, or give `generators` and `discriminators`."
+        )
 
 
 def _check_levels(levels, num_levels):

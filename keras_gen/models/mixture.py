@@ -18,7 +18,10 @@ class Mixture(GenerativeModel):
     `r`, that the components ask for. The maximization step computes the
     parameters from these sums in closed form in float64: at the end of each
     epoch, so that an epoch is one exact iteration of EM and the order and size
-    of batches make no difference, or with `memory` after each batch.
+    of batches make no difference, or with `memory` after each batch. If
+    training is stopped within an epoch, the parameters are those of the last
+    whole one, as part of the images may be unlike all; if there is none, those
+    of the images that were seen.
 
     What the model starts from are means drawn by k-means++ from the first
     batch that `fit` is given (that of all replicas together; of hundreds of
@@ -107,11 +110,7 @@ class Mixture(GenerativeModel):
 
     def fit(self, *args, callbacks=None, **kwargs):
         """Trains the model; arguments and result are those of `keras.Model`."""
-        maximization = _Maximization()
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.append(maximization)
-        else:
-            callbacks = [maximization, *tf.nest.flatten(callbacks or [])]
+        callbacks = [_Maximization(), callbacks]
         return super().fit(*args, callbacks=callbacks, **kwargs)
 
     def train_step(self, data):
@@ -264,17 +263,19 @@ class Mixture(GenerativeModel):
     def _responsibilities(self, x):
         return tf.nn.softmax(self._log_joint(self.components.points(x)))
 
-    def sample(self, num_samples, *, seed=None):
+    def sample(self, num_samples, *, condition=None, seed=None):
         """Draws images.
 
         Args:
             num_samples: Integer, how many.
+            condition: `None`; taken so that one model can stand for another.
             seed: Integer for the same images each time, or `None`.
 
         Returns:
             `(num_samples, *image_shape)` float32 in [0, 1], of 256 levels
             (binary ones from a mixture of Bernoullis).
         """
+        inputs.check_no_condition(condition, self)
         if not tf.is_tensor(num_samples):
             inputs.check_positive_integer(num_samples, "num_samples")
         return self.graph(self._sample, num_samples, self.verb_seed(seed))
@@ -324,8 +325,7 @@ class Mixture(GenerativeModel):
             ValueError: If an argument is not as above.
         """
         inputs.check_positive_integer(num_samples, "num_samples")
-        x = self.images_from(x)
-        mask = inputs.mask_from(mask, x)
+        x, mask = self.observed_from(x, mask)
         seed = self.verb_seed(seed)
         masks, which = np.unique(
             np.reshape(mask, (-1, self.num_dims)), axis=0, return_inverse=True
@@ -387,6 +387,8 @@ class Mixture(GenerativeModel):
 class _Maximization(keras.callbacks.Callback):
     """Restarts the sums with each epoch, and maximizes at its end."""
 
+    _num_batches = None  # of a whole epoch, if Keras does not know
+
     def on_train_begin(self, logs=None):
         model = self.model
         if model.memory and int(np.asarray(model.started)):
@@ -394,15 +396,36 @@ class _Maximization(keras.callbacks.Callback):
                 model.remember_parameters()
 
     def on_epoch_begin(self, epoch, logs=None):
-        if not self.model.resuming and not self.model.memory:
+        resuming, self._num_seen = self.model.resuming, 0
+        # Whether this epoch found parameters, or started from drawn means.
+        started = int(np.asarray(self.model.started)) == 1
+        self._has_parameters = started and (epoch > 0 or not resuming)
+        if not resuming and not self.model.memory:
             self.model.restart()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._num_seen = batch + 1
 
     def on_test_begin(self, logs=None):
         # The validation of an epoch comes before its end.
-        self.model.maximize()
+        self._maximize()
 
     def on_epoch_end(self, epoch, logs=None):
+        self._maximize()
+        if not self.model.stop_training:
+            self._num_batches = self._num_seen
+
+    def _maximize(self):
+        num_batches = self.params["steps"] or self._num_batches or math.inf
+        stopped = self.model.stop_training and self._num_seen < num_batches
+        if stopped and self._has_parameters and not self.model.memory:
+            self.model.restart()
         self.model.maximize()
+
+    def direction(self, name):
+        # Callbacks that have this are the first to act (see `_introduce` of
+        # `generative_model`), and what measures must find the new parameters.
+        return None
 
 
 def _k_means_plus_plus(x, count, seed):

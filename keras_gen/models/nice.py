@@ -36,6 +36,7 @@ class NICE(Flow):
         image_shape: `(height, width, channels)`.
         num_couplings: Integer, how many couplings.
         hidden_dim: Integer, width of the hidden layers.
+        num_scales: `None` or 1, as a flat image has no other scales.
         num_layers: Integer, hidden layers of each network.
         dequantization: `"uniform"` noise, `"variational"` (its distribution
             is learned), a layer of `layers.dequantization`, or `None` for
@@ -74,6 +75,7 @@ class NICE(Flow):
         num_couplings=4,
         hidden_dim=1000,
         *,
+        num_scales=None,
         num_layers=5,
         dequantization="uniform",
         logit=False,
@@ -89,6 +91,12 @@ class NICE(Flow):
             (num_layers, "num_layers"),
         ):
             inputs.check_positive_integer(value, argument)
+        if num_scales not in (None, 1):
+            raise ValueError(
+                "`num_scales` of NICE must be 1 or `None`, as its couplings "
+                f"are of the flat image, got {str(num_scales)[:100]!r}. Leave "
+                "it out, or use `RealNVP`."
+            )
         make_network = network or functools.partial(
             coupling_mlp, hidden_dim=hidden_dim, num_layers=num_layers
         )
@@ -115,13 +123,15 @@ class NICE(Flow):
             seed=seed,
             **kwargs,
         )
-        self.num_couplings, self.hidden_dim = num_couplings, hidden_dim
-        self.num_layers, self.recompute = num_layers, recompute
+        self.num_couplings, self.num_scales = num_couplings, num_scales
+        self.hidden_dim, self.num_layers = hidden_dim, num_layers
+        self.recompute = recompute
 
     def get_config(self):
         return {
             **super().get_config(),
             "num_couplings": self.num_couplings,
+            "num_scales": self.num_scales,
             "hidden_dim": self.hidden_dim,
             "num_layers": self.num_layers,
             "recompute": self.recompute,

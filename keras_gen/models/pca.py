@@ -118,12 +118,7 @@ class PCA(GenerativeModel):
 
     def fit(self, *args, callbacks=None, **kwargs):
         """Trains the model; arguments and result are those of `keras.Model`."""
-        moments = _Moments()
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.append(moments)
-        else:
-            callbacks = [moments, *tf.nest.flatten(callbacks or [])]
-        return super().fit(*args, callbacks=callbacks, **kwargs)
+        return super().fit(*args, callbacks=[_Moments(), callbacks], **kwargs)
 
     def train_step(self, data):
         x, _ = self.unpack(data)
@@ -248,8 +243,7 @@ class PCA(GenerativeModel):
         """
         if not tf.is_tensor(num_samples):
             inputs.check_positive_integer(num_samples, "num_samples")
-        x = self.images_from(x)
-        mask = inputs.mask_from(mask, x)
+        x, mask = self.observed_from(x, mask)
         seed = self.verb_seed(seed)
         return self.graph(self._impute, x, mask, num_samples, seed)
 

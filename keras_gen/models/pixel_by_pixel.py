@@ -115,7 +115,7 @@ class PixelByPixel(GenerativeModel):
     def _logit_images(self, x, m):
         return tf.reshape(self._logits(self._flat(x), m), tf.shape(x))
 
-    def log_prob(self, x):
+    def log_prob(self, x, *, condition=None, num_samples=None, seed=None):
         """Exact log-probability of binary images.
 
         With several orders, the log of the mean of their probabilities. Where
@@ -124,10 +124,14 @@ class PixelByPixel(GenerativeModel):
 
         Args:
             x: Images `(batch, *image_shape)`, uint8 or float in [0, 1].
+            condition: `None`, as the model is not conditional.
+            num_samples, seed: Accepted, as by models that estimate it, and
+                ignored.
 
         Returns:
             `(batch,)` nats.
         """
+        inputs.check_no_condition(condition, self)
         return self.graph(self._log_prob, self.images_from(x))
 
     def _log_prob(self, x):
@@ -143,7 +147,7 @@ class PixelByPixel(GenerativeModel):
         )
         return tf.reduce_logsumexp(log_probs, axis=0) - math.log(num_orders)
 
-    def sample(self, num_samples, *, seed=None, cached=True):
+    def sample(self, num_samples, *, condition=None, seed=None, cached=True):
         """Images of 0 and 1, drawn pixel by pixel in one compiled loop.
 
         Of several orders, each image takes one at random. The loop is compiled
@@ -151,6 +155,7 @@ class PixelByPixel(GenerativeModel):
 
         Args:
             num_samples: Integer, how many.
+            condition: `None`, as the model is not conditional.
             seed: Integer for the same images each time, or `None`.
             cached: Boolean, whether what earlier pixels gave is kept, rather
                 than computed anew for each pixel. Makes no difference but in
@@ -161,6 +166,7 @@ class PixelByPixel(GenerativeModel):
         """
         if not tf.is_tensor(num_samples):
             inputs.check_positive_integer(num_samples, "num_samples")
+        inputs.check_no_condition(condition, self)
         sample = self._sample if cached else self._sample_plainly
         return self.graph(sample, num_samples, self.verb_seed(seed))
 
@@ -198,8 +204,7 @@ class PixelByPixel(GenerativeModel):
         """
         if not tf.is_tensor(num_samples):
             inputs.check_positive_integer(num_samples, "num_samples")
-        x = self.images_from(x)
-        mask = inputs.mask_from(mask, x)
+        x, mask = self.observed_from(x, mask)
         seed = self.verb_seed(seed)
         return self.graph(self._impute, x, mask, num_samples, seed)
 

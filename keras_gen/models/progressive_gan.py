@@ -1,5 +1,6 @@
 """Progressive-growing generative adversarial network."""
 
+import collections
 import functools
 
 import keras
@@ -164,16 +165,18 @@ class ProgressiveGAN(GenerativeModel):
             )
             self.sampler = self.averaged_copy(self.generator)
 
-        # Where training is, for it to go on from there in another process.
+        # Where training is, for it to go on from there in another process:
+        # "here" is at the present resolution.
         self._images_seen = self._add_state("images_seen", "int64", 0)
         self._resolution = self._add_state(
             "resolution", "int32", self.resolutions[0]
         )
         self._is_fading = self._add_state("is_fading", "int32", 0)
-        self._resolution_since = self._add_state("resolution_since", "int64", 0)
+        self._batches_here = self._add_state("batches_here", "int64", 0)
         self._alpha = self._add_state("alpha", "float32", 1.0)
         self.phase = None  # the one that `train_step` is for
         self._tested_resolution = None  # the one that `test_step` is for
+        self._predicted_resolution = None  # and `predict_step`
         self._stream = None
         self.add_metrics(
             "loss",
@@ -211,7 +214,7 @@ class ProgressiveGAN(GenerativeModel):
 
     @property
     def resolution(self):
-        """Resolution of the last training step, an integer."""
+        """Resolution of the last training step, or the first; an integer."""
         return int(_value(self._resolution))
 
     @property
@@ -252,9 +255,12 @@ class ProgressiveGAN(GenerativeModel):
                 learning rates. Defaults to `GrowthSchedule()`.
             max_batch_size: Optional integer, or dictionary by resolution, the
                 most images that a replica computes at once. The gradient of a
-                larger batch is accumulated over parts, images i, i + k, i + 2k,
-                ... of k parts. It is the same gradient, also of
-                `MinibatchStdDev` if k divides the number of its groups.
+                larger batch is accumulated over k parts, images i, i + k,
+                i + 2k, ... It is the same gradient, also of `MinibatchStdDev`
+                if k divides the number of its groups; the smallest such k is
+                taken, unless it is more than twice what the images need. With
+                `loss="relativistic"` it is not: the logits that it takes means
+                of are then those of a part.
             **kwargs: `jit_compile`, `steps_per_execution` and `run_eagerly`,
                 see `GenerativeModel.compile`.
 
@@ -293,6 +299,8 @@ class ProgressiveGAN(GenerativeModel):
             growing.prepare(optimizer, self.schedule)
         self.phase = self.schedule.phase(self.images_seen)
         self._set_learning_rate(self.phase.resolution)
+        if not self.images_seen:  # the schedule may begin above 4 pixels
+            self._enter(self.phase)
 
     def _check_schedule(self, schedule):
         if not isinstance(schedule, GrowthSchedule):
@@ -335,9 +343,11 @@ class ProgressiveGAN(GenerativeModel):
                 best in batches as large as the largest of the schedule. Or a
                 function `(resolution, batch_size)` that gives a
                 `tf.data.Dataset` of such batches, for data that are stored in
-                several resolutions. An epoch is then about as many images as
-                the dataset has that is the first in this `fit`, and each
-                resolution begins with the first batch of its dataset.
+                several resolutions: made anew at each call, for a seeded
+                shuffle to begin as it did. Batches may be smaller, not larger.
+                An epoch is then about as many images as the dataset of the
+                schedule's first resolution has, and each resolution begins
+                with the first batch of its dataset.
             y: Classes `(batch,)`, if `x` is an array.
             batch_size: Integer, of arrays: images in a batch of data. Defaults
                 to the largest batch of the schedule.
@@ -352,10 +362,7 @@ class ProgressiveGAN(GenerativeModel):
             FloatingPointError: If 20 updates in a row were skipped because
                 gradients were not finite.
         """
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.append(growing.Progress())
-        else:
-            callbacks = [growing.Progress(), *tf.nest.flatten(callbacks or [])]
+        callbacks = [growing.Progress(), callbacks]
         self.__dict__["_stream"] = None
         return super().fit(
             x,
@@ -370,7 +377,7 @@ class ProgressiveGAN(GenerativeModel):
     def _checked(self, x, y=None, *, batch_size=None, argument="x", **feeding):
         if "shuffle" not in feeding:  # not training data
             return super()._checked(
-                x, y, batch_size=batch_size, argument=argument
+                x, y, batch_size=batch_size, argument=argument, **feeding
             )
         if callable(x):
             return self._ticks(x, y, feeding["steps_per_epoch"])
@@ -379,10 +386,16 @@ class ProgressiveGAN(GenerativeModel):
         )
 
     def _largest_batch(self):
-        return max(map(self.schedule.batch_size_at, self.resolutions))
+        return max(map(self.batch_size_at, self.resolutions))
+
+    def batch_size_at(self, resolution):
+        """Images of a step over all replicas, as many on each, an integer."""
+        num_replicas = self.distribute_strategy.num_replicas_in_sync
+        images = self.schedule.batch_size_at(resolution)
+        return max(1, images // num_replicas) * num_replicas
 
     def _ticks(self, make_dataset, y, steps_per_epoch):
-        """A dataset of numbers, one for each largest batch of an epoch."""
+        """A dataset of zeros, one for each largest batch of an epoch."""
         if y is not None:
             raise ValueError(
                 "`y` must be `None` beside a function of datasets, which yield "
@@ -394,10 +407,13 @@ class ProgressiveGAN(GenerativeModel):
             self._check_staged,
             self.distribute_strategy.experimental_distribute_dataset,
         )
+        num_replicas = self.distribute_strategy.num_replicas_in_sync
+        ticks = tf.data.Dataset.from_tensors(tf.zeros(num_replicas)).repeat()
         if steps_per_epoch:
-            return tf.data.Dataset.counter()
-        resolution = self.schedule(self.images_seen)[0]
-        batch_size = self.schedule.batch_size_at(resolution)
+            return ticks
+        # Wherever training is: an epoch is the same in each `fit`.
+        resolution = self.schedule.start_resolution
+        batch_size = self.batch_size_at(resolution)
         dataset = self._stream.dataset(resolution, batch_size)
         length = int(dataset.cardinality())
         if length < 0:
@@ -407,36 +423,45 @@ class ProgressiveGAN(GenerativeModel):
                 "`dataset.apply(tf.data.experimental.assert_cardinality(n))`."
             )
         num_images = length * batch_size
-        return tf.data.Dataset.range(-(-num_images // self._largest_batch()))
+        return ticks.take(-(-num_images // self._largest_batch()))
 
     def _check_staged(self, dataset, resolution):
+        argument = f"x({resolution}, batch_size)"
         inputs.check_data(
             dataset,
             image_shape=self.shape_at(resolution),
             num_classes=self.num_classes,
-            argument=f"x({resolution}, batch_size)",
+            argument=argument,
         )
+        size = tf.nest.flatten(dataset.element_spec)[0].shape[0]
+        if self.distribute_strategy.num_replicas_in_sync > 1 and not size:
+            raise ValueError(
+                f"`{argument}` may end with a batch too short for all "
+                "replicas. Batch it with `drop_remainder=True`."
+            )
 
     def _make_function(self, step_function):
         make = super()._make_function
         function = make(step_function)
         if step_function != self.train_step:
             return function
-        traced = None  # the phase that `function` is for
+        # One for each number of rows, on which that of the parts depends.
+        functions = collections.defaultdict(lambda: make(step_function))
+        traced = None  # the phase that they are for
 
         def growing_function(iterator):
-            nonlocal function, traced
+            nonlocal traced
             if self.resuming:
                 return function(iterator)
             logs = None
             for _, data in zip(
                 range(self.steps_per_execution), iterator, strict=False
             ):
-                self._follow_schedule()
-                if traced != self.phase:
-                    function, traced = make(step_function), self.phase
-                for part in self._parts(data):
-                    logs = function([part])
+                for batch in self._batches(data):
+                    if traced != self.phase:
+                        functions.clear()
+                        traced = self.phase
+                    logs = functions[self._num_rows(batch)]([batch])
             if logs is None:
                 raise StopIteration
             return logs
@@ -449,22 +474,30 @@ class ProgressiveGAN(GenerativeModel):
         self._tested_resolution = resolution
         return super().make_test_function(force=force or grown)
 
+    def make_predict_function(self, force=False):
+        resolution = self.resolution
+        grown = resolution != self._predicted_resolution
+        self._predicted_resolution = resolution
+        return super().make_predict_function(force=force or grown)
+
     def _follow_schedule(self):
         """Enters the phase of the next image, if it is a new one."""
-        images_seen = self.images_seen
-        phase = self.schedule.phase(images_seen)
+        phase = self.schedule.phase(self.images_seen)
         now = self.resolution, bool(_value(self._is_fading))
         if (phase.resolution, phase.is_fading) != now:
             for optimizer in self.optimizers:
                 growing.forget(optimizer)
             if phase.resolution != self.resolution:
-                self._resolution_since.assign(images_seen)
+                self._batches_here.assign(0)
                 self._set_learning_rate(phase.resolution)
-            self._resolution.assign(phase.resolution)
-            self._is_fading.assign(int(phase.is_fading))
-            self._alpha.assign(self.schedule(images_seen)[1])
-            self._graphs.clear()
+            self._enter(phase)
         self.phase = phase
+
+    def _enter(self, phase):
+        self._resolution.assign(phase.resolution)
+        self._is_fading.assign(int(phase.is_fading))
+        self._alpha.assign(self.schedule(self.images_seen)[1])
+        self._graphs.clear()
 
     def _set_learning_rate(self, resolution):
         rate = self.schedule.learning_rate_at(resolution)
@@ -472,28 +505,54 @@ class ProgressiveGAN(GenerativeModel):
             for optimizer in self.optimizers:
                 optimizer.learning_rate = rate
 
-    def _parts(self, data):
-        """Batches no larger than the schedule says, of a batch of data."""
-        resolution = self.phase.resolution
-        size = self.schedule.batch_size_at(resolution)
+    def _batches(self, data):
+        """Batches of one step each, of a batch of data.
+
+        The schedule is followed before each: none is larger than it says.
+        """
         if self._stream is not None:
-            for _ in range(-(-self._largest_batch() // size)):
-                since = int(_value(self._resolution_since))
-                num_before = (self.images_seen - since) // size
-                yield self._stream.batch(resolution, size, num_before)
+            yield from self._batches_of_stream()
             return
         strategy = self.distribute_strategy
-        images = strategy.experimental_local_results(tf.nest.flatten(data)[0])
-        num_rows = images[0].shape[0]
-        num_images = num_rows * strategy.num_replicas_in_sync
-        num_parts = min(-(-num_images // size), num_rows)
-        if num_parts == 1:
-            yield data
-            return
-        for i in range(num_parts):
+        num_rows = self._num_rows(data)
+        left = np.arange(num_rows)
+        while left.size:
+            self._follow_schedule()
+            size = self.batch_size_at(self.phase.resolution)
+            size //= strategy.num_replicas_in_sync
             # Every so many rows: on two replicas these are the same as on one.
-            part = functools.partial(_every, num_parts, i)
-            yield strategy.run(part, args=(data,))
+            every = slice(None, None, -(-left.size // size))
+            rows, left = left[every], np.delete(left, every)
+            if rows.size == num_rows:
+                yield data
+            else:
+                take = functools.partial(_take, rows)
+                yield strategy.run(take, args=(data,))
+
+    def _batches_of_stream(self):
+        num_left = self._largest_batch()
+        while num_left > 0:
+            self._follow_schedule()
+            resolution = self.phase.resolution
+            size = self.batch_size_at(resolution)
+            num_before = int(_value(self._batches_here))
+            batch = self._stream.batch(resolution, size, num_before)
+            num_replicas = self.distribute_strategy.num_replicas_in_sync
+            num_images = num_replicas * self._num_rows(batch)
+            if num_images > size:
+                raise ValueError(
+                    f"`x({resolution}, {size})` must give batches of {size} "
+                    f"images, got {num_images}. Batch it with "
+                    "`.batch(batch_size)`."
+                )
+            yield batch
+            num_left -= size
+
+    def _num_rows(self, data):
+        """Images of a batch on each replica."""
+        images = tf.nest.flatten(data)[0]
+        strategy = self.distribute_strategy
+        return strategy.experimental_local_results(images)[0].shape[0]
 
     def train_step(self, data):
         x, condition = self._unpack(data)
@@ -507,6 +566,7 @@ class ProgressiveGAN(GenerativeModel):
         num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
         num_images = tf.shape(x, out_type="int64")[0] * num_replicas
         self._images_seen.assign(self._images_seen.value + num_images)
+        self._batches_here.assign(self._batches_here.value + 1)
         return self.log(loss=g_logs["g_loss"], **d_logs, **g_logs)
 
     def _unpack(self, data):
@@ -536,7 +596,8 @@ class ProgressiveGAN(GenerativeModel):
         else:
             factor = self.image_shape[0] // shape[0]
             x = downscale(self.to_float(x), factor)
-        if alpha is not None:
+        # At the first resolution nothing fades, and sides may be odd.
+        if alpha is not None and resolution > self.resolutions[0]:
             x = alpha * x + (1.0 - alpha) * upscale(downscale(x))
         return 2.0 * x - 1.0
 
@@ -618,9 +679,10 @@ class ProgressiveGAN(GenerativeModel):
         """
         if num_images is None:
             num_replicas = self.distribute_strategy.num_replicas_in_sync
-            num_images = self.schedule.batch_size_at(resolution) // num_replicas
-        most = entry_at(self.max_batch_size, resolution) or num_images
-        return max(1, -(-num_images // most))
+            num_images = self.batch_size_at(resolution) // num_replicas
+        most = entry_at(self.max_batch_size, resolution)
+        group_size = getattr(self.discriminator, "group_size", 1)
+        return growing.num_parts(num_images, most or num_images, group_size)
 
     def _update_moving_averages(self):
         # Also of layers that have learned and are no longer used.
@@ -736,6 +798,7 @@ class ProgressiveGAN(GenerativeModel):
     # condition is their last argument, or is left out.
 
     def call(self, z, condition=None, training=False):
+        z = inputs.codes_from(z, self.latent_dim)
         return self._decode(None, z, *self._given(condition, z.shape[0]))
 
     def _decode(self, resolution, z, condition=None):
@@ -810,7 +873,8 @@ class ProgressiveGAN(GenerativeModel):
         return self._graph_of(function, resolution, *arguments, *given)
 
     def _check_trained(self, resolution):
-        trained = [r for r in self.resolutions if r <= self.resolution]
+        first = self.schedule.start_resolution if self.compiled else 4
+        trained = [r for r in self.resolutions if first <= r <= self.resolution]
         if resolution not in trained:
             raise ValueError(
                 f"`resolution` must be one that was trained, of {trained}, got "
@@ -959,12 +1023,6 @@ class ProgressiveGAN(GenerativeModel):
             "ema": self.ema,
         }
 
-    @classmethod
-    def from_config(cls, config):
-        for name in ("generator", "discriminator"):
-            config[name] = saving.deserialize_keras_object(config[name])
-        return cls(**config)
-
 
 def _check_growing(network, input_shape, output_shape, argument, width):
     check_network(network, input_shape, output_shape, argument, width)
@@ -982,5 +1040,5 @@ def _value(variable):
         return np.asarray(variable)
 
 
-def _every(num_parts, i, data):
-    return tf.nest.map_structure(lambda rows: rows[i::num_parts], data)
+def _take(rows, data):
+    return tf.nest.map_structure(lambda x: tf.gather(x, rows), data)

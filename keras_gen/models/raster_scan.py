@@ -129,7 +129,7 @@ class RasterScan(GenerativeModel):
     def _maps_of_images(self, x, condition=None):
         return self._maps(self.pixels.observed(x), condition)
 
-    def log_prob(self, x, *, condition=None):
+    def log_prob(self, x, *, condition=None, num_samples=None, seed=None):
         """Exact log-probability of 8-bit (or binary) images.
 
         Under `likelihood="bernoulli"`, where a pixel is not 0 or 1, it is the
@@ -141,6 +141,8 @@ class RasterScan(GenerativeModel):
             condition: Classes or vectors of a conditional model, for
                 log p(x given y). Without them, log p(x) is that of the mean
                 of p(x given y) over all classes.
+            num_samples, seed: Accepted, as by models that estimate it, and
+                ignored.
 
         Returns:
             `(batch,)` nats.
@@ -256,11 +258,11 @@ class RasterScan(GenerativeModel):
             pixels are those of `x`.
         """
         inputs.check_positive_integer(num_samples, "num_samples")
-        x = self.images_from(x)
+        x, mask = self.observed_from(x, mask)
         return self.graph(
             self._impute,
             x,
-            inputs.mask_from(mask, x),
+            mask,
             num_samples,
             self.verb_seed(seed),
             *self._given(condition, x.shape[0]),
@@ -304,8 +306,3 @@ class RasterScan(GenerativeModel):
             "condition_dim": self.condition_dim,
             "network": saving.serialize_keras_object(self.network),
         }
-
-    @classmethod
-    def from_config(cls, config):
-        network = saving.deserialize_keras_object(config["network"])
-        return cls(**{**config, "network": network})

@@ -78,7 +78,8 @@ class RBM(BoltzmannMachine):
     >>> rbm.compile(keras.optimizers.SGD(0.05))
     >>> rbm.fit(binary_images, epochs=50)
     >>> log_z = rbm.log_partition()
-    >>> likelihood.normalized_log_prob(-rbm.free_energy(x), log_z).interval()
+    >>> unnormalized = rbm.log_unnormalized(x)
+    >>> likelihood.normalized_log_prob(unnormalized, log_z).interval()
 
     Reference:
         - Hinton, Training Products of Experts by Minimizing Contrastive
@@ -228,12 +229,12 @@ class RBM(BoltzmannMachine):
             x: Images `(batch, *image_shape)`, uint8 or float in [0, 1]. With
                 Gaussian units, a density at the middles of the 256 levels.
         """
-        return -self.log_unnormalized(x)
+        return self.units.log_volume - self.log_unnormalized(x)
 
-    def log_prob(self, x, *, num_samples=100, seed=None):
+    def log_prob(self, x, *, condition=None, num_samples=100, seed=None):
         """log p(x) by annealed importance sampling.
 
-        `-free_energy(x) - log Z`. For log Z, `num_samples` chains pass 14,500
+        `log_unnormalized(x) - log Z`. For log Z, `num_samples` chains pass 14,500
         temperatures, once for the weights as they are: calls without a `seed`,
         or with the same one, use it again. It tends to be too small, and
         log p(x) too large, where chains are few. For error bars, or other
@@ -242,6 +243,7 @@ class RBM(BoltzmannMachine):
 
         Args:
             x: Images `(batch, *image_shape)`, uint8 or float in [0, 1].
+            condition: `None`; taken so that one model can stand for another.
             num_samples: Integer, chains that are annealed.
             seed: Integer for the same estimate each time, or `None`.
 
@@ -253,6 +255,7 @@ class RBM(BoltzmannMachine):
             ValueError: If an argument is not as above, or log-probabilities
                 are positive: the chains were too few.
         """
+        inputs.check_no_condition(condition, self)
         return self._estimate(x, num_samples, seed)
 
     # Saving

@@ -652,11 +652,11 @@ class SemiSupervisedVAE(GenerativeModel):
         """
         inputs.check_positive_integer(num_samples, "num_samples")
         inputs.check_positive_integer(num_steps, "num_steps")
-        x = self.images_from(x)
+        x, mask = self.observed_from(x, mask)
         return self.graph(
             self._impute,
             x,
-            inputs.mask_from(mask, x),
+            mask,
             num_samples,
             num_steps,
             self.verb_seed(seed),
@@ -743,12 +743,6 @@ class SemiSupervisedVAE(GenerativeModel):
                 for name in _NETWORKS
             },
         }
-
-    @classmethod
-    def from_config(cls, config):
-        for name in ("likelihood", *_NETWORKS):
-            config[name] = saving.deserialize_keras_object(config[name])
-        return cls(**config)
 
 
 class GaussianFeatures:

@@ -183,6 +183,7 @@ class SemiSupervisedGAN(GenerativeModel):
         g_optimizer = g_optimizer or keras.optimizers.Adam(2e-4, beta_1=0.5)
         self.adversarial_loss = losses.get(loss, label_smoothing)
         self.penalty = losses.get_penalty(gradient_penalty)
+        losses.check_penalty(self.penalty, self.discriminator)
         self.classification_weight = inputs.check_number(
             classification_weight, "classification_weight", minimum=0
         )
@@ -440,12 +441,6 @@ class SemiSupervisedGAN(GenerativeModel):
             "discriminator": saving.serialize_keras_object(self.discriminator),
             "ema": self.ema,
         }
-
-    @classmethod
-    def from_config(cls, config):
-        for name in ("generator", "discriminator"):
-            config[name] = saving.deserialize_keras_object(config[name])
-        return cls(**config)
 
 
 def _real_logits(class_logits):

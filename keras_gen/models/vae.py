@@ -20,9 +20,6 @@ from keras_gen import (
 from keras_gen.generative_model import GenerativeModel
 from keras_gen.models import vae_parts
 
-# `get_config` has each of them as a name or as a serialized object.
-_PARTS = ("likelihood", "prior", "posterior", "encoder", "decoder")
-
 
 @saving.register_keras_serializable(package="keras_gen")
 class VAE(GenerativeModel):
@@ -743,11 +740,11 @@ class VAE(GenerativeModel):
         """
         inputs.check_positive_integer(num_samples, "num_samples")
         inputs.check_positive_integer(num_steps, "num_steps")
-        x = self.images_from(x)
+        x, mask = self.observed_from(x, mask)
         return self.graph(
             self._impute,
             x,
-            inputs.mask_from(mask, x),
+            mask,
             num_samples,
             num_steps,
             self.verb_seed(seed),
@@ -824,14 +821,6 @@ class VAE(GenerativeModel):
                 for name, part in parts.items()
             },
         }
-
-    @classmethod
-    def from_config(cls, config):
-        parts = {
-            name: saving.deserialize_keras_object(config[name])
-            for name in _PARTS
-        }
-        return cls(**{**config, **parts})
 
 
 @saving.register_keras_serializable(package="keras_gen")

@@ -294,7 +294,7 @@ class WaveNet(GenerativeModel):
     def _conditional_logits(self, x, condition=None):
         return self._logits(audio.mu_law_round(x, self.levels), condition)
 
-    def log_prob(self, x, *, condition=None):
+    def log_prob(self, x, *, condition=None, num_samples=None, seed=None):
         """Exact log-probability of the levels that a waveform rounds to.
 
         It is no density of the waveform itself: all waveforms that round to
@@ -306,6 +306,8 @@ class WaveNet(GenerativeModel):
             condition: Classes, vectors or frames of a conditional model.
                 Without them it is the log of the mean probability over all
                 classes.
+            num_samples, seed: Accepted, as by models that estimate it, and
+                ignored.
 
         Returns:
             `(batch,)` nats. Of uniform noise over the levels it is at most
@@ -428,8 +430,7 @@ class WaveNet(GenerativeModel):
         """
         if not tf.is_tensor(num_samples):
             inputs.check_positive_integer(num_samples, "num_samples")
-        x = self.images_from(x)
-        mask = inputs.mask_from(mask, x)
+        x, mask = self.observed_from(x, mask)
         given = self._given(condition, x.shape[0])
         seed = self.verb_seed(seed)
         return self.graph(self._impute, x, mask, num_samples, seed, *given)

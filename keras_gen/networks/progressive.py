@@ -165,6 +165,8 @@ class ProgressiveGenerator(keras.Model):
     LeakyReLU and pixelwise normalization follow each of these layers. From the
     maps of each resolution a linear 1x1 convolution makes images. All of them
     are equalized (see `EqualizedConv2D`); enlargement and convolution are one.
+    Normalization takes its means in float32 also under `mixed_float16`, where
+    the release has a larger epsilon instead.
 
     The weights of all resolutions exist from the start, and a call computes
     those up to one of them.
@@ -299,6 +301,9 @@ class ProgressiveGenerator(keras.Model):
         size = _size_at(self.resolutions[level], self.image_shape)
         shape = input_shape if self.condition_dim is None else input_shape[0]
         return (shape[0], *size, self.image_shape[-1])
+
+    def compute_output_spec(self, inputs, resolution=None, alpha=None):
+        return _float32_spec(self, inputs, resolution, alpha)
 
     def layers_at(self, resolution, is_fading=False):
         """Layers with weights that a call with a resolution uses.
@@ -504,6 +509,9 @@ class ProgressiveDiscriminator(keras.Model):
         shape = input_shape if self.condition_dim is None else input_shape[0]
         return (shape[0], self.num_logits)
 
+    def compute_output_spec(self, inputs, resolution=None, alpha=None):
+        return _float32_spec(self, inputs, resolution, alpha)
+
     def layers_at(self, resolution, is_fading=False):
         """Layers with weights that a call with a resolution uses.
 
@@ -540,6 +548,12 @@ class ProgressiveDiscriminator(keras.Model):
 
 def _leaky_relu(h):
     return tf.nn.leaky_relu(h, SLOPE)
+
+
+def _float32_spec(network, inputs, *arguments):
+    shapes = tf.nest.map_structure(lambda x: x.shape, inputs)
+    shape = network.compute_output_shape(shapes, *arguments)
+    return keras.KerasTensor(shape, dtype="float32")
 
 
 def _published_maps(image_shape, fmap_base, fmap_max):

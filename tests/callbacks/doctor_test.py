@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_gen import GAN, VAE, datasets, networks
+from keras_gen import GAN, VAE, datasets, losses, networks
 from keras_gen.callbacks.doctor import Doctor
 
 
@@ -130,6 +130,11 @@ def test_each_fit_is_told_anew():
 def test_patience_below_one_is_refused():
     with pytest.raises(ValueError, match="`patience` must be a positive"):
         Doctor(patience=0)
+
+
+def test_batches_of_one_image_are_no_collapse():
+    pair = np.random.default_rng(0).random((2, 1, 2, 2, 1), "float32")
+    assert told(diversities(*[float(losses.diversity(*pair))] * 5)) == []
 
 
 @pytest.mark.parametrize("beta", [1.0, 10.0])

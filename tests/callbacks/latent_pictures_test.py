@@ -320,3 +320,7 @@ def test_models_without_the_verbs_are_refused_before_they_train(tmp_path):
             callback.set_model(Generator())
             with pytest.raises(ValueError, match=f"`{verb}`.*Generator"):
                 callback.on_train_begin()
+    callback = InterpolationGrid(tmp_path)
+    callback.set_model(keras.Model(name="without_latents"))
+    with pytest.raises(ValueError, match=r"`x`.*got `x=None` for a Model"):
+        callback.on_train_begin()

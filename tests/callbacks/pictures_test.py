@@ -435,6 +435,9 @@ def test_a_model_without_the_verb_is_refused_before_it_trains(tmp_path):
         fit(model, SampleGrid(tmp_path))
     with pytest.raises(ValueError, match=r"`reconstruct`.*Classifier"):
         fit(model, ReconstructionGrid(tmp_path, x))
+    model.sample, model.image_shape = print, None  # as those of a WaveNet
+    with pytest.raises(ValueError, match=r"a model of images.*Classifier"):
+        fit(model, SampleGrid(tmp_path))
 
 
 def test_a_directory_that_cannot_be_written_is_refused_before_training(

@@ -170,6 +170,12 @@ def test_name_does_not_have_to_match_the_format(tmp_path):
     np.testing.assert_array_equal(read_one(tmp_path), noise(4, 4, 3))
 
 
+def test_name_does_not_have_to_be_utf8(tmp_path):
+    write(tmp_path / "x.png", noise(4, 4, 3))
+    os.rename(tmp_path / "x.png", os.fsencode(tmp_path) + b"/caf\xe9.png")
+    np.testing.assert_array_equal(read_one(tmp_path), noise(4, 4, 3))
+
+
 # -- Sizes --------------------------------------------------------------------
 
 

@@ -204,15 +204,15 @@ def test_xla_does_not_merge_the_second_pass_with_the_first():
 
 
 def test_recomputing_refuses_networks_whose_second_pass_may_differ():
-    network = keras.Sequential(
-        [
-            keras.Input((3,)),
-            keras.layers.BatchNormalization(),
-            keras.layers.Dense(3),
-        ]
-    )
-    with pytest.raises(ValueError, match="recompute"):
-        AdditiveCoupling(network, recompute=True).build((None, 6))
+    for layer, variable in (
+        (keras.layers.BatchNormalization(), "moving_mean"),
+        (keras.layers.Dropout(0.5), "seed_generator_state"),
+    ):
+        network = keras.Sequential(
+            [keras.Input((3,)), layer, keras.layers.Dense(3)]
+        )
+        with pytest.raises(ValueError, match=f"`recompute.*{variable}"):
+            AdditiveCoupling(network, recompute=True).build((None, 6))
 
 
 # Shapes

@@ -121,6 +121,13 @@ def test_log_probabilities_with_a_reverse_partition_are_lower_bounds():
     assert exact.kind == "exact" and exact.value == -4
 
 
+def test_log_probabilities_above_zero_by_rounding_are_zero():
+    log_z = Estimate(3.0, "exact", discrete=False)
+    assert normalized_log_prob([3.0005], log_z).value == 0
+    with pytest.raises(ValueError, match="got 1 of 2 above 0"):
+        normalized_log_prob([3.0005, 3.002], log_z)
+
+
 def test_the_path_starts_at_the_base_and_ends_at_the_machine(machine):
     path = machine.path()
     rates = np.clip(machine.samples.mean(axis=0), 0.001, 0.999)

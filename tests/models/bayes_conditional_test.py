@@ -12,6 +12,7 @@ from keras_gen.generative_model import GenerativeModel
 from keras_gen.models.bayes_conditional import BayesConditional
 from keras_gen.models.gaussian_mixture import GaussianMixture
 from keras_gen.models.gsn import GSN
+from keras_gen.models.vae import VAE
 
 spatial = pytest.importorskip("scipy.spatial")
 stats = pytest.importorskip("scipy.stats")
@@ -253,6 +254,24 @@ def test_models_without_log_prob_give_none():
     bayes = BayesConditional(GSN(SHAPE, 2), exact_classifier())
     assert not hasattr(bayes, "log_prob") and bayes.log_prob_kind is None
     assert bayes.method == "resampling"
+
+
+def test_chains_do_not_walk_among_one_hot_latents():
+    classifier = exact_classifier()
+    one_hot = VAE(SHAPE, 2, latent="categorical", num_categories=3, seed=1)
+    bayes = BayesConditional(one_hot, classifier, seed=1)
+    assert bayes.method == "resampling"
+    x = bayes.sample(50, condition=[1] * 50, seed=0)
+    possible = one_hot.decode(
+        np.eye(3)[np.indices((3, 3)).reshape(2, 9).T].reshape(9, 6)
+    )
+    apart = np.abs(np.array(x)[:, np.newaxis] - possible).max(axis=(2, 3, 4))
+    assert apart.min(axis=1).max() < 1e-5
+    with pytest.raises(ValueError, match="`prior` of continuous latents"):
+        BayesConditional(one_hot, classifier, method="latent")
+    # No gradient passes through draws of this one, but it has a density.
+    mixed = VAE(SHAPE, 2, prior="mixture", seed=1)
+    assert BayesConditional(mixed, classifier).method == "latent"
 
 
 def test_models_without_impute_give_none():

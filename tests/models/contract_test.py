@@ -373,8 +373,9 @@ def test_bad_images_are_refused_before_training(class_case, bad, word):
 
 def test_bad_validation_data_is_refused_before_training(class_case):
     model = class_case.compiled()
-    with pytest.raises(ValueError, match="validation_data"):
-        model.fit(images(), validation_data=images() * 255, verbose=0)
+    for bad in (images() * 255, (images(), None, np.ones(32))):
+        with pytest.raises(ValueError, match="validation_data"):
+            model.fit(images(), validation_data=bad, verbose=0)
     assert all(int(o.iterations) == 0 for o in model.optimizers)
 
 
@@ -401,7 +402,7 @@ def test_validation_changes_nothing_in_training(class_case):
         epochs=2,
         validation_split=0.0,
         verbose=0,
-        validation_data=images(seed=1),
+        validation_data=[images(seed=1), np.arange(32)],
     )
     assert_same(weights_of(plain), weights_of(validated))
 
@@ -443,6 +444,48 @@ def test_steps_per_epoch_goes_on_through_the_data(class_case):
     straight.fit(data, steps_per_epoch=6, epochs=1, verbose=0)
     cut.fit(data, steps_per_epoch=3, epochs=2, verbose=0)
     assert_same(weights_of(straight), weights_of(cut))
+
+
+def test_one_batch_is_one_step(class_case):
+    model = class_case.compiled(steps_per_execution=None)
+    before = weights_of(model)
+    # As everywhere in Keras, the loss comes first.
+    logs = model.train_on_batch(images(8), return_dict=True)
+    loss, *_, skipped = model.test_on_batch(images(8))
+    assert np.isfinite(loss) and skipped == logs["skipped_updates"] == 0
+    for optimizer in model.optimizers[:1]:
+        assert int(optimizer.iterations) == 1
+    if model.optimizers:
+        assert_trained(before, weights_of(model))
+
+
+def test_labels_of_any_kind_are_ignored():
+    x, names = images(), np.array(["a name", "another"] * 16)
+    for data in (
+        (x, names),
+        (tf.data.Dataset.from_tensor_slices((x, {"id": names})).batch(8),),
+    ):
+        MODELS["VAE"].compiled(jit_compile=True).fit(*data, verbose=0)
+
+
+def test_steps_per_epoch_are_the_steps_of_an_epoch(class_case, tmp_path):
+    data = tf.data.Dataset.from_tensor_slices(images()).batch(8).repeat()
+    model = class_case.compiled(steps_per_execution=None)
+    options = {"verbose": 0, "validation_data": data, "validation_steps": 3}
+    model.fit(data, steps_per_epoch=np.int64(6), **options)
+    for optimizer in model.optimizers[:1]:
+        assert int(optimizer.iterations) == 6
+    counts = []
+    count = keras.callbacks.LambdaCallback(
+        on_test_batch_end=lambda batch, logs: counts.append(batch)
+    )
+    model.evaluate(data, steps=3, callbacks=[count], verbose=0)
+    assert counts[0] >= 2 and len(counts) == 1
+    model = class_case.compiled(steps_per_execution=4)
+    with pytest.raises(
+        ValueError, match=r"of the `steps_per_execution=4`.*got 6"
+    ):
+        model.fit(data, steps_per_epoch=6, verbose=0)
 
 
 def test_epochs_in_two_calls_of_fit_are_those_of_one():
@@ -622,7 +665,8 @@ def test_samples_are_images_and_a_seed_repeats_them(case):
     model = case.make()
     if not hasattr(model, "sample"):
         return
-    first, second = model.sample(5, seed=3), model.sample(5, seed=3)
+    first = model.sample(np.int64(5), seed=np.uint8(3))
+    second = model.sample(5, condition=None, seed=3)
     assert first.shape == (5, *SHAPE) and first.dtype == "float32"
     assert np.min(first) >= 0 and np.max(first) <= 1
     np.testing.assert_array_equal(first, second)
@@ -671,7 +715,8 @@ def test_sampling_changes_nothing_in_training(case):
                 self.model.sample(2)
 
     plain.fit(images(), verbose=0)
-    sampled.fit(images(), verbose=0, callbacks=[Sample()])
+    callbacks = keras.callbacks.CallbackList([Sample()])
+    sampled.fit(images(), verbose=0, callbacks=callbacks)
     assert_same(weights_of(plain), weights_of(sampled))
 
 
@@ -684,15 +729,38 @@ def test_verbs_check_their_images(class_case, verb):
         with pytest.raises(ValueError, match="`x`"):
             getattr(model, verb)(bad)
     of_bytes = (255 * images(4)).astype("uint8")
-    draws = verb == "elbo" or (
-        verb == "log_prob" and model.log_prob_kind != "exact"
-    )
-    seed = {"seed": 0} if draws else {}
+    # Models that need no draws take them, too: models are exchangeable.
+    seed = {
+        "elbo": {"seed": 0},
+        "log_prob": {
+            "condition": None,
+            "num_samples": np.int64(2),
+            "seed": np.int32(0),
+        },
+    }.get(verb, {})
     np.testing.assert_allclose(
         getattr(model, verb)(of_bytes, **seed),
         getattr(model, verb)(of_bytes / np.float32(255), **seed),
         rtol=1e-5,
     )
+
+
+def test_missing_pixels_may_hold_anything(class_case):
+    model = class_case.make()
+    if not hasattr(model, "impute"):
+        return
+    x = np.round(images(3))
+    mask = np.random.default_rng(1).random(x.shape) < 0.5
+    with_nan = np.where(mask, x, np.nan)
+    first, second = (
+        np.asarray(model.impute(given, mask, seed=0))
+        for given in (with_nan, np.where(mask, x, 7.0))
+    )
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(first[0][mask], x[mask])
+    for bad, word in (((x, x + 0.1), "mask"), ((with_nan, ~mask), "finite")):
+        with pytest.raises(ValueError, match=word):
+            model.impute(*bad)
 
 
 # Saving
@@ -702,6 +770,8 @@ def test_a_loaded_model_trains_on_as_the_original(case, tmp_path):
     original = case.compiled()
     original.fit(images(), batch_size=8, verbose=0)
     original.save(tmp_path / "model.keras")
+    # It has the dtypes that it was saved with, whatever is the policy now.
+    keras.config.set_dtype_policy("mixed_float16")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert_same(
         [np.array(w) for w in original.weights],

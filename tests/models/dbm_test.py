@@ -259,6 +259,22 @@ def test_pretraining_takes_one_layer_after_the_other():
     ]
 
 
+def test_pretraining_goes_on_after_a_file_and_another_compile(tmp_path):
+    x, model = images(states(4)), DBM(SHAPE, DIMS, pretrain_steps=2, seed=1)
+    for trained in range(2):
+        model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+        before = [np.array(kernel) for kernel in model.kernels]
+        model.fit(x, batch_size=8, verbose=0)
+        changed = [
+            bool(np.any(old != np.array(new)))
+            for old, new in zip(before, model.kernels, strict=True)
+        ]
+        assert changed == [i == trained for i in range(3)]
+        model.save(tmp_path / "dbm.keras")
+        model = keras.saving.load_model(tmp_path / "dbm.keras")
+    assert int(model.steps_seen) == 4
+
+
 def test_while_it_pretrains_middle_layers_count_double():
     model = dbm(gibbs_steps=1, pretrain_steps=10)
     model.compile(keras.optimizers.SGD(1.0), jit_compile=False)
@@ -343,3 +359,8 @@ def test_training_raises_the_bound_and_samples_are_of_the_data():
 def test_bad_arguments_are_refused(arguments, word):
     with pytest.raises(ValueError, match=f"`{word}`"):
         DBM(SHAPE, **arguments)
+
+
+def test_log_prob_is_given_no_condition():
+    with pytest.raises(ValueError, match="DBM is not conditional"):
+        dbm().log_prob(images(states(4)), condition=[0] * 16)

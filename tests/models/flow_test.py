@@ -263,6 +263,12 @@ def test_real_nvp_has_the_couplings_of_its_scales():
     assert names.count("InvertibleBatchNormalization") == 7
 
 
+def test_nice_takes_the_number_of_scales_of_other_flows():
+    for num_scales in (None, 1):
+        model = NICE(SHAPE, 1, 4, num_scales=num_scales, num_layers=1)
+        assert NICE.from_config(model.get_config()).num_scales == num_scales
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -351,6 +357,10 @@ def test_imputation_keeps_what_is_seen_bit_for_bit(make):
     assert first.shape == (2, 3, *SHAPE) and first.dtype == np.float32
     assert np.all((first == x) | ~mask) and np.any(first != x)
     assert first.min() >= 0 and first.max() <= 1
+    # Levels are what is modelled: floats between them stand for the nearest.
+    level = np.round(255 * x) / np.float32(255)
+    same = model.impute(level, mask, num_samples=2, num_steps=5, seed=1)
+    np.testing.assert_array_equal(np.array(same)[:, ~mask], first[:, ~mask])
     hidden = np.where(mask, x, 0.5).astype("float32")
     again = model.impute(hidden, mask, num_samples=2, num_steps=5, seed=1)
     np.testing.assert_array_equal(again, first)
@@ -368,6 +378,15 @@ def test_imputation_keeps_what_is_seen_bit_for_bit(make):
         (lambda: Glow((1, 1, 2), num_scales=2), "num_scales"),
         (lambda: Glow((4, 4, 1), hidden_dim=0), "hidden_dim"),
         (lambda: NICE((4, 4, 1), num_layers=0), "num_layers"),
+        (lambda: NICE((4, 4, 1), num_scales=2), "num_scales.*flat.*'2'"),
+        (
+            lambda: planar().sample(2, condition=[0, 1]),
+            r"`condition` must be `None`: RealNVP is not .*got \[0, 1\]",
+        ),
+        (
+            lambda: planar().log_prob(images(1, (1, 1, 2)), condition=[0]),
+            "`condition` must be `None`: RealNVP",
+        ),
         (lambda: NICE(SHAPE, 1, 2, dequantization="no"), "dequantization"),
         (lambda: planar().sample(2, temperature=-1.0), "temperature"),
         (lambda: planar().decode(np.zeros((2, 3))), r"`z`.*\(batch, 2\)"),

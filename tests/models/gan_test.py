@@ -10,7 +10,7 @@ import scipy.stats
 import tensorflow as tf
 
 from keras_gen import GAN, losses, networks
-from keras_gen.layers.minibatch import pack
+from keras_gen.layers.minibatch import MinibatchDiscrimination, pack
 from keras_gen.networks.conditional import conditional_discriminator
 
 SHAPE = (3, 3, 1)
@@ -440,6 +440,59 @@ def test_bilinear_game_looks_ahead_by_its_closed_form():
     )
 
 
+@pytest.mark.parametrize("num_made, r1", [(1, 0.0), (2, 2 * 0.6)])
+def test_a_step_ahead_has_the_lazy_penalty_when_it_is_due(num_made, r1):
+    game = Game(
+        lambda: keras.optimizers.SGD(0.2),
+        1,
+        loss="least_squares",
+        gradient_penalty=losses.R1(0.6),
+        penalty_interval=2,
+    )
+    for _ in range(num_made):
+        game.gan.discriminator_step(game.real.reshape(-1, 1, 1, 1))
+    slope = numeric_slope(
+        unrolled_loss(game, 1, sgd(game), r1), np.array([0.7, 0.2])
+    )
+    np.testing.assert_allclose(game.generator_step(), slope, rtol=1e-3)
+
+
+def layered_discriminator(*layers):
+    return keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            keras.layers.Flatten(),
+            *layers,
+            keras.layers.Dense(1),
+        ]
+    )
+
+
+def test_layers_with_state_look_ahead_under_lazy_penalties():
+    gan = compiled(
+        dense_gan(
+            discriminator=layered_discriminator(keras.layers.Dropout(0.5))
+        ),
+        unrolled_steps=1,
+        gradient_penalty=losses.R1(0.1),
+        penalty_interval=2,
+    )
+    logs = tf.function(gan.generator_step)(images())
+    assert all(np.isfinite(value) for value in logs.values())
+
+
+def test_batches_of_one_look_ahead_through_minibatch_discrimination():
+    gan = compiled(
+        dense_gan(
+            discriminator=layered_discriminator(MinibatchDiscrimination(2))
+        ),
+        unrolled_steps=1,
+    )
+    for size in (4, 1):
+        logs = one_step(gan, images(size))
+        assert np.isfinite(logs["g_loss"]) and logs["skipped_updates"] == 0
+
+
 def dense_gan(**arguments):
     """Without batch statistics, which a loss scale would disturb."""
     return small_gan(
@@ -583,12 +636,22 @@ def test_gradient_norms_are_those_of_the_steps_that_were_made():
 
 
 def test_gradient_norms_are_free_of_the_loss_scale():
+    def doubling(rate):  # the scale, in each step
+        return keras.optimizers.LossScaleOptimizer(
+            keras.optimizers.SGD(rate), dynamic_growth_steps=1
+        )
+
     norms = []
-    for policy in ("float32", "mixed_float16"):
+    for policy, optimizer in (
+        ("float32", keras.optimizers.SGD),
+        ("mixed_float16", doubling),
+    ):
         keras.config.set_dtype_policy(policy)
         keras.utils.set_random_seed(0)
-        gan = compiled(dense_gan(), gradient_norms=True)
-        norms.append(one_step(gan, images())["d_gradient_norm"])
+        gan = compiled(dense_gan(), optimizer, gradient_norms=True)
+        logs = one_step(gan, images())
+        norms.append([logs[f"{name}_gradient_norm"] for name in "dg"])
+    assert float(gan.optimizer.dynamic_scale) == 2 * 2**15
     assert norms[1] == pytest.approx(norms[0], rel=0.02)
 
 
@@ -606,7 +669,11 @@ def test_instance_noise_has_the_deviation_asked_for():
 
 def test_instance_noise_follows_its_schedule_over_the_generators_steps():
     schedule = keras.optimizers.schedules.PolynomialDecay(0.4, 100, 0.0)
-    for noise_of in (schedule, lambda step: 0.4 * (1 - step / 100)):
+    for noise_of in (
+        schedule,
+        lambda step: 0.4 * (1 - step / 100),
+        lambda step: 0.4 * 0.25 ** (step / 75) * tf.minimum(100.0 - step, 1.0),
+    ):
         gan = still(small_gan(), instance_noise=noise_of)
         for step, deviation in ((0, 0.4), (75, 0.1), (100, 0.0)):
             gan.optimizer.iterations.assign(step)
@@ -778,6 +845,30 @@ def test_real_images_with_the_vectors_of_others_are_to_be_rejected():
     expected = np.mean(softplus(-r)) + np.mean(softplus(f) + softplus(w)) / 2
     assert logs["d_loss"] == pytest.approx(expected, rel=1e-4)
     assert logs["d_fake_accuracy"] == pytest.approx(np.mean(f <= 0))
+
+
+def test_right_vectors_of_others_are_not_to_be_rejected():
+    gan = still(conditional_gan(condition_dim=3))
+    rng = np.random.default_rng(1)
+    c = rng.normal(size=(4, 3)).astype("float32")
+    c[1] = c[0]
+    others, c = tf.constant(c[[1, 0, 3, 2]]), tf.constant(c)
+    fake = gan.generator([noise((4, 2), 0), c])
+    x = tf.constant(2 * images(4) - 1)
+    r, f, w = (
+        np.array(gan.discriminator([i, vectors]))
+        for i, vectors in ((x, c), (fake, c), (x, others))
+    )
+    rejected = np.concatenate([f, f[:2], w[2:]])
+    assert one_step(gan, images(4), c)["d_loss"] == pytest.approx(
+        np.mean(softplus(-r)) + np.mean(softplus(rejected)), rel=1e-4
+    )
+    # One image is its own neighbour.
+    f = gan.generator([noise((1, 2), 3), c[:1]])
+    f = gan.discriminator([f, c[:1]])
+    assert one_step(gan, images(1), c[:1])["d_loss"] == pytest.approx(
+        np.mean(softplus(-r[:1]) + softplus(f)), rel=1e-4
+    )
 
 
 def painted(samples):

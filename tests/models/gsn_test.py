@@ -186,11 +186,17 @@ def test_chains_start_at_pixels_drawn_one_by_one():
             np.testing.assert_allclose(noise.std(0), images.std(0), atol=0.05)
 
 
-def test_a_batch_with_a_nan_leaves_the_start_of_chains_alone():
+def test_the_start_of_chains_is_of_all_batches_without_nan():
     model = GSN((2, 2, 1), 3, seed=1)
     model.compile()
     model._update_moments(tf.fill((4, 2, 2, 1), np.nan))
     np.testing.assert_allclose(np.array(model.moments)[0], 0.5)
+    # It does not count as the first, nor does one after another `compile`.
+    model._update_moments(tf.fill((4, 2, 2, 1), 0.2))
+    np.testing.assert_allclose(np.array(model.moments)[0], 0.2)
+    model.compile()
+    model._update_moments(tf.fill((4, 2, 2, 1), 0.4))
+    np.testing.assert_allclose(np.array(model.moments)[0], 0.3)
 
 
 def test_imputation_keeps_what_is_seen_and_finds_the_rest(trained):
@@ -288,6 +294,7 @@ def test_bad_arguments_are_refused(arguments, word):
         ({"num_samples": 3, "chain_length": 0}, "chain_length"),
         ({"num_samples": 3, "burn_in": -1}, "burn_in"),
         ({"num_samples": 3, "chain_length": 5, "burn_in": 5}, "burn_in"),
+        ({"num_samples": 3, "condition": [0, 1, 2]}, "condition"),
     ],
 )
 def test_bad_arguments_of_sample_are_refused(arguments, word):

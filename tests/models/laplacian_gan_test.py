@@ -1,5 +1,7 @@
 """The mathematics of LaplacianGAN, on networks without hidden layers."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -317,6 +319,19 @@ def test_samples_come_from_the_whole_chain():
     )
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_latents_become_images_in_half_precision(policy):
+    model = linear_model()
+    z = np.random.default_rng(0).normal(size=(3, 18)).astype("float32")
+    expected, weights = model(z), model.get_weights()
+    keras.config.set_dtype_policy(policy)
+    model = linear_model()
+    model.set_weights(weights)
+    found = model(z)
+    assert found.dtype == "float32"
+    np.testing.assert_allclose(found, expected, atol=0.03)
+
+
 def test_latents_are_the_coarse_ones_and_then_a_plane_of_noise():
     model = linear_model()
     kernel, bias = model.generators[0].get_weights()
@@ -366,6 +381,11 @@ def test_project_finds_latents_of_its_own_samples():
         ((28, 28, 1), 4, "divisible by 8"),
         ((10, 8, 1), 3, "divisible by 4"),
         ((4, 8, 1), 3, "at least 2 pixels"),
+        (
+            (200, 100, 1),
+            2,
+            r"\(200, 100, 1\).*divisible by 16.* \(192, 96, 1\)",
+        ),
         ((8, 8, 1), 0, "`num_levels`"),
         ((8, 8, 1), 1.5, "`num_levels`"),
     ],
@@ -383,6 +403,7 @@ def test_sizes_that_do_not_halve_are_refused(shape, num_levels, word):
         ({"ema": 1.0}, "`ema`"),
         ({"num_classes": 0}, "`num_classes`"),
         ({"generators": [linear_generator()]}, "`generators`.*2, got 1"),
+        ({"generators": linear_generator()}, "`generators`.*2, got Sequential"),
         (
             {"generators": [linear_generator()] * 2},
             r"`generators\[1\]`",
@@ -417,6 +438,23 @@ def test_bad_arguments_of_compile_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         linear_model().compile(**arguments)
     assert len(str(error.value)) <= 600
+
+
+def test_gradient_penalties_warn_of_batch_normalization():
+    model = linear_model()
+    model.discriminators[1] = keras.Sequential(
+        [
+            keras.Input(COARSE),
+            keras.layers.BatchNormalization(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(1),
+        ]
+    )
+    with pytest.warns(UserWarning, match="`discriminator` has batch norm"):
+        model.compile(gradient_penalty=1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.compile(gradient_penalty=1.0, levels=[0])
 
 
 def test_one_optimizer_for_both_kinds_is_refused():

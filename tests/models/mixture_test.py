@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_gen.callbacks import Checkpoint
 from keras_gen.models.bernoulli_mixture import BernoulliMixture
 from keras_gen.models.gaussian_mixture import GaussianMixture
 
@@ -183,6 +184,109 @@ def test_the_sums_of_two_replicas_are_those_of_one(two_replicas):
     one, _ = fitted(gaussian(), x, epochs=2)
     for a, b in zip(one.trainable_weights, two.trainable_weights, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+class Watch(keras.callbacks.Callback):
+    """Remembers the parameters of each epoch, and stops after a batch."""
+
+    def __init__(self, stop_at=None):
+        super().__init__()
+        self.stop_at, self.seen = stop_at, []
+
+    def direction(self, name):  # as callbacks that measure have it
+        return None
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.model.epoch, batch) == self.stop_at:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen.append(self.model.get_weights())
+
+
+def watched(stop_at=None, known_length=True, **arguments):
+    """Fitted for two epochs of three batches, which are unlike each other."""
+    x = np.sort(three_blobs(), axis=0)
+    data = tf.data.Dataset.from_tensor_slices(x).batch(80)
+    data = data if known_length else data.filter(lambda x: True)
+    model, watch = gaussian("diagonal", **arguments), Watch(stop_at)
+    model.compile(run_eagerly=True)
+    model.fit(data, epochs=2, callbacks=[watch], verbose=0)
+    return model, watch.seen
+
+
+def assert_same(first, second):
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_a_stop_within_an_epoch_keeps_what_the_last_whole_one_has_found():
+    model, whole = watched()
+    assert_same(whole[1], model.get_weights())
+    for known_length in (True, False):
+        model, _ = watched((1, 0), known_length)
+        assert_same(model.get_weights(), whole[0])
+        model, _ = watched((1, 2), known_length)  # after the last batch
+        assert_same(model.get_weights(), whole[1])
+    model, _ = watched((0, 1))  # there is none
+    assert np.std(model.components.variances) > 1e-4
+    assert np.sum(model.components.statistics[0]) == 0
+    means = np.array(model.components.means)
+    x = three_blobs()
+    stop = Watch((0, 0))  # now there is, and validation comes in between
+    model.fit(x, validation_data=x[:9], callbacks=[stop], verbose=0)
+    np.testing.assert_array_equal(model.components.means, means)
+    model, _ = watched((1, 0), memory=240)
+    assert np.sum(model.components.statistics[0]) == pytest.approx(240)
+
+
+def test_callbacks_that_measure_see_the_parameters_of_their_epoch():
+    model, watch = gaussian("diagonal"), Watch()
+    model.compile(run_eagerly=True)
+    model.fit(three_blobs(), callbacks=[watch], verbose=0)
+    assert_same(watch.seen[0], model.get_weights())
+
+
+def test_a_run_that_was_killed_resumes_bit_for_bit(tmp_path):
+    x = three_blobs()
+
+    class Kill(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if (self.model.epoch, batch) == (1, 1):
+                raise InterruptedError
+
+    def run(folder, *callbacks):
+        model = gaussian("diagonal")
+        model.compile(run_eagerly=True)
+        history = model.fit(
+            x,
+            batch_size=80,
+            epochs=3,
+            validation_data=x[:80],
+            callbacks=[Checkpoint(tmp_path / folder, save_freq=1), *callbacks],
+            verbose=0,
+        )
+        return model.get_weights(), history.history
+
+    weights, history = run("whole")
+    with pytest.raises(InterruptedError):
+        run("killed", Kill())
+    resumed, history_of_resumed = run("killed")
+    assert_same(weights, resumed)
+    assert history == history_of_resumed
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_half_precision_makes_no_difference(policy):
+    whole, losses = fitted(gaussian(), three_blobs(), 2, run_eagerly=True)
+    keras.config.set_dtype_policy(policy)
+    half, losses_of_half = fitted(
+        gaussian(), three_blobs(), 2, run_eagerly=True
+    )
+    np.testing.assert_array_equal(losses, losses_of_half)
+    assert_same(whole.get_weights(), half.get_weights())
+    assert half.sample(3, seed=0).dtype == "float32"
 
 
 # The start, and components without images
@@ -557,6 +661,18 @@ def test_bad_arguments_are_refused(arguments, word):
         GaussianMixture(SHAPE, **arguments)
 
 
+def test_a_condition_is_refused_unless_it_is_none(bernoulli):
+    x = some_binary()[:2]
+    np.testing.assert_array_equal(
+        bernoulli.log_prob(x, condition=None, num_samples=3, seed=0),
+        bernoulli.log_prob(x),
+    )
+    assert bernoulli.sample(2, condition=None, seed=0).shape == x.shape
+    for call in (bernoulli.sample, lambda *a, **k: bernoulli.log_prob(x, **k)):
+        with pytest.raises(ValueError, match="BernoulliMixture is not cond"):
+            call(2, condition=[0, 1])
+
+
 def test_bad_smoothing_is_refused():
     with pytest.raises(ValueError, match="`smoothing`"):
         BernoulliMixture(SHAPE, 2, smoothing=-0.1)
@@ -566,6 +682,7 @@ def test_bad_smoothing_is_refused():
     "verb, arguments, word",
     [
         ("log_prob", {"num_samples": 0}, "num_samples"),
+        ("log_prob", {"condition": [0] * 4}, "condition` must be `None`: Gau"),
         ("impute", {"mask": np.ones(SHAPE, bool), "num_samples": 0}, "num_s"),
         ("impute", {"mask": np.full(SHAPE, 0.5)}, "mask"),
         ("impute", {"mask": np.ones((3, 1), bool)}, "mask"),

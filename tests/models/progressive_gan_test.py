@@ -21,7 +21,7 @@ from keras_gen import losses
 from keras_gen.callbacks import Checkpoint
 from keras_gen.growth import GrowthSchedule
 from keras_gen.layers.fade_in import downscale, upscale
-from keras_gen.models import growth_plan
+from keras_gen.models import growing, growth_plan
 from keras_gen.models.progressive_gan import ProgressiveGAN
 from keras_gen.networks.mlp import mlp_generator
 from keras_gen.networks.progressive import progressive_discriminator
@@ -30,7 +30,7 @@ SHAPE = (8, 8, 1)
 SMALL = {"fmap_base": 16, "fmap_max": 4}  # 4 maps at both resolutions
 # Of steps of 8 images: one at 4 pixels, two in the fade to 8, then at rest.
 SCHEDULE = GrowthSchedule(16, 8, batch_size=8)
-TRACE = [(4, 1.0), (8, 0.0), (8, 0.5), (8, 1.0)]
+TRACE = [(4, 1.0), (8, 0.0), (8, 0.5), (8, 1.0), (8, 1.0)]
 
 
 def small_gan(shape=SHAPE, **arguments):
@@ -68,6 +68,13 @@ def batches(num_repeats=1, batch_size=8):
     """The same batch over and over."""
     data = tf.data.Dataset.from_tensor_slices(images(batch_size))
     return data.batch(batch_size, drop_remainder=True).repeat(num_repeats)
+
+
+def stored(resolution, batch_size):
+    """The same images as `batches` has, of any resolution."""
+    small = downscale(tf.constant(images()), 8 // resolution)
+    data = tf.data.Dataset.from_tensor_slices(small)
+    return data.batch(batch_size, drop_remainder=True)
 
 
 def one_step(gan, x, y=None):
@@ -121,7 +128,7 @@ class Watch(keras.callbacks.Callback):
 @pytest.fixture(scope="module")
 def run():
     gan, watch = compiled(), Watch()
-    history = gan.fit(batches(4), verbose=0, callbacks=[watch])
+    history = gan.fit(batches(5), verbose=0, callbacks=[watch])
     return gan, watch, history.history
 
 
@@ -129,7 +136,7 @@ def test_one_fit_goes_through_the_whole_schedule(run):
     gan, watch, history = run
     assert [(log["resolution"], log["alpha"]) for log in watch.logs] == TRACE
     assert (history["resolution"], history["alpha"]) == ([8], [1.0])
-    assert (gan.images_seen, gan.resolution, gan.alpha) == (32, 8, 1.0)
+    assert (gan.images_seen, gan.resolution, gan.alpha) == (40, 8, 1.0)
     for name in ("loss", "d_loss", "g_loss", "diversity"):
         assert np.all(np.isfinite(history[name]))
 
@@ -138,7 +145,7 @@ def test_the_bar_shows_speed_and_time_left_and_history_does_not(run):
     _, watch, history = run
     # The first batch of a phase is not timed.
     timed = ["images_per_second" in log for log in watch.logs]
-    assert timed == [False, False, True, False]
+    assert timed == [False, False, True, False, True]
     assert not {"images_per_second", "hours_left"} & set(history)
     log = watch.logs[2]  # when 24 of 32 images were seen
     hours = 8 / log["images_per_second"] / 3600
@@ -147,7 +154,7 @@ def test_the_bar_shows_speed_and_time_left_and_history_does_not(run):
 
 def test_optimizers_start_afresh_when_a_fade_begins_and_ends(run):
     steps = [log["iterations"] for log in run[1].logs]
-    assert steps == [[1, 1], [1, 1], [2, 2], [1, 1]]
+    assert steps == [[1, 1], [1, 1], [2, 2], [1, 1], [2, 2]]
 
 
 def test_blocks_that_are_not_used_do_not_change(run):
@@ -189,7 +196,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_killed(run, tmp_path):
         gan = compiled()
         checkpoint = Checkpoint(tmp_path, save_freq=1)
         history = gan.fit(
-            batches(4), verbose=0, callbacks=[checkpoint, *callbacks]
+            batches(5), verbose=0, callbacks=[checkpoint, *callbacks]
         )
         return gan, history.history
 
@@ -203,16 +210,16 @@ def test_a_resumed_run_ends_as_one_that_was_not_killed(run, tmp_path):
 def test_any_split_and_stored_resolutions_give_the_same_result(run):
     asked = []
 
-    def stored(resolution, batch_size):
-        asked.append((resolution, batch_size))
-        small = downscale(tf.constant(images()), 8 // resolution)
-        return tf.data.Dataset.from_tensor_slices(small).batch(batch_size)
+    def data(*where):
+        asked.append(where)
+        return stored(*where)
 
     gan = compiled()
-    gan.fit(stored, epochs=1, verbose=0)
-    later = gan.fit(stored, initial_epoch=1, epochs=4, verbose=0).history
-    assert asked == [(4, 8), (8, 8)]
-    assert later["alpha"] == [0.0, 0.5, 1.0]
+    gan.fit(data, epochs=1, verbose=0)
+    later = gan.fit(data, initial_epoch=1, epochs=5, verbose=0).history
+    # The second `fit` asks how long an epoch is.
+    assert asked == [(4, 8), (4, 8), (8, 8)]
+    assert later["alpha"] == [0.0, 0.5, 1.0, 1.0]
     assert_close(gan.get_weights(), run[0].get_weights())
 
 
@@ -220,13 +227,13 @@ def test_any_split_and_stored_resolutions_give_the_same_result(run):
 
 
 def test_graphs_train_as_eager_steps_do_and_old_ones_are_freed():
-    eager = compiled(gradient_penalty=None, **sgd())
-    eager.fit(batches(3), verbose=0)
+    # The last batch has one image, which cannot be computed in two parts.
+    data = tf.data.Dataset.from_tensor_slices(images(17)).batch(8)
+    arguments = {"gradient_penalty": None, "max_batch_size": {4: 8, 8: 4}}
+    eager = compiled(**arguments, **sgd())
+    eager.fit(data, verbose=0)
     gan = compiled(
-        gradient_penalty=None,
-        run_eagerly=False,
-        steps_per_execution=2,
-        **sgd(),
+        **arguments, run_eagerly=False, steps_per_execution=2, **sgd()
     )
     graphs, step = [], gan.train_step
 
@@ -235,12 +242,28 @@ def test_graphs_train_as_eager_steps_do_and_old_ones_are_freed():
         return step(data)
 
     gan.train_step = traced_step
-    gan.fit(batches(3), verbose=0)
-    assert (gan.images_seen, gan.resolution, gan.alpha) == (24, 8, 0.5)
+    gan.fit(data, verbose=0)
+    assert (gan.images_seen, gan.resolution, gan.alpha) == (17, 8, 0.5)
     gc.collect()
-    # One for each phase.
-    assert [graph() is None for graph in graphs] == [True, False]
+    # One for each phase and size.
+    assert [graph() is None for graph in graphs] == [True, False, False]
     assert_close(gan.get_weights(), eager.get_weights())
+
+
+def test_compiled_steps_cross_a_boundary_as_eager_ones_do():
+    def noise(shape, training):  # XLA draws other numbers
+        numbers = tf.range(tf.reduce_prod(shape))
+        return tf.reshape(tf.cos(tf.cast(numbers, "float32")), shape)
+
+    def trained(**arguments):
+        gan = compiled(gradient_penalty=None, **arguments, **sgd())
+        gan.normal = gan.uniform = noise
+        gan.fit(batches(2), verbose=0)
+        assert (gan.resolution, gan.alpha) == (8, 0.0)
+        return gan.get_weights()
+
+    compiled_steps = trained(run_eagerly=False, jit_compile=True)
+    assert_close(compiled_steps, trained())
 
 
 # A step
@@ -377,15 +400,91 @@ def test_a_batch_of_data_makes_steps_of_the_schedule_s_size():
     assert_same(seen, [x, x[::3], x[1::3], x[2::3]])
 
 
+def watched(schedule, **arguments):
+    """A model whose steps only note what they are given, and the notes."""
+    gan, seen = compiled(schedule=schedule, **arguments), []
+
+    def step(data):
+        seen.append((*gan.phase[:2], np.array(data)))
+        gan._images_seen.assign(gan._images_seen + len(data))
+        gan._batches_here.assign(gan._batches_here + 1)
+        return {}
+
+    gan.train_step = step
+    return gan, seen
+
+
+def test_a_phase_may_begin_within_a_batch_of_data():
+    schedule = GrowthSchedule(16, 16, batch_size={4: 4, 8: 8})
+    gan, seen = watched(schedule)
+    x = np.arange(64 * 64).reshape(64, *SHAPE) / 4096
+    gan.fit(x, batch_size=64, shuffle=False, verbose=0)
+    phases = [(4, False, 4)] * 4 + [(8, True, 8)] * 2 + [(8, False, 8)] * 4
+    assert [(*phase, len(rows)) for *phase, rows in seen] == phases
+    rows = np.concatenate([rows for *_, rows in seen])
+    assert_same(np.sort(rows, axis=0), x.astype("float32"))  # each once
+    # A batch of 8 is as many images as two of 4.
+    gan, seen = watched(GrowthSchedule(8, 4, batch_size={4: 4, 8: 8}))
+    gan.fit(stored, verbose=0)
+    assert [rows.shape[:2] for *_, rows in seen] == [(4, 4), (8, 8)]
+
+    def large(resolution, batch_size):
+        return tf.data.Dataset.from_tensors(
+            images(16, (resolution,) * 2 + (1,))
+        )
+
+    assert_refused(gan.fit, r"x\(8, 8\).*got 16", large)
+
+
+def test_stored_images_come_one_after_another_however_fit_is_split():
+    def data(resolution, batch_size):
+        x = np.arange(20) * np.ones((resolution, resolution, 1, 1)) / 20
+        x = tf.data.Dataset.from_tensor_slices(x.transpose(3, 0, 1, 2))
+        return x.shuffle(20, seed=1).batch(batch_size, resolution == 4)
+
+    def numbers(seen):
+        rows = [rows[:, 0, 0, 0] for *_, rows in seen]
+        return [np.round(20 * row).astype(int).tolist() for row in rows]
+
+    # Epochs of two batches of 8; at 8 pixels the third batch of three has 4.
+    schedule = GrowthSchedule(0, 16, batch_size=8)
+    whole, seen = watched(schedule)
+    whole.fit(data, epochs=4, verbose=0)
+    seen = numbers(seen)
+    assert [len(batch) for batch in seen] == [8, 8, 8, 8, 4, 8, 8, 4]
+    assert len({*seen[0], *seen[1]}) == 16
+    for i in (2, 5):
+        assert len({*seen[i], *seen[i + 1], *seen[i + 2]}) == 20
+    split, again = watched(schedule)
+    for epoch in (1, 2, 4):
+        split.fit(data, initial_epoch=split.epoch, epochs=epoch, verbose=0)
+        split.epoch = epoch
+    assert numbers(again) == seen
+
+
+def test_a_schedule_may_begin_above_4_pixels():
+    schedule = GrowthSchedule(16, 8, batch_size=8, start_resolution=8)
+    gan = compiled(schedule=schedule)
+    assert (gan.resolution, gan.alpha) == (8, 1.0)
+    assert gan.sample(1, resolution=8).shape == (1, *SHAPE)
+    assert_refused(gan.sample, r"`resolution`.*\[8\], got 4", 1, resolution=4)
+
+
+def test_parts_are_of_whole_groups_unless_these_are_too_many():
+    # 4 groups of 4; 7 of 2; 13 of 1, which would be 13 parts; one of 6.
+    cases = {(16, 6): 4, (16, 16): 1, (14, 3): 7, (13, 6): 3, (6, 4): 2}
+    assert {case: growing.num_parts(*case, 4) for case in cases} == cases
+
+
 def test_parts_of_a_batch_have_its_gradient():
     def gan(**arguments):
         judge = progressive_discriminator(SHAPE, group_size=2, **SMALL)
         return compiled(small_gan(discriminator=judge), **arguments, **sgd())
 
-    # Two parts of two of the four groups of two images.
-    whole, parted = gan(), gan(max_batch_size={4: 8, 8: 4})
+    # As many parts as there are groups of two images: three would mix them.
+    whole, parted = gan(), gan(max_batch_size={4: 8, 8: 3})
     parted.set_weights(whole.get_weights())
-    assert [parted.num_parts(r) for r in (4, 8)] == [1, 2]
+    assert [parted.num_parts(r) for r in (4, 8)] == [1, 4]
     logs = [one_step(at(model, 12), images()) for model in (whole, parted)]
     assert_close(whole.get_weights(), parted.get_weights())
     for name in ("d_loss", "g_loss"):
@@ -399,7 +498,7 @@ def test_two_replicas_train_on_the_parts_that_one_does(two_replicas):
         gan = small_gan(discriminator=judge)
         return compiled(
             gan,
-            schedule=GrowthSchedule(16, 16, batch_size=8),
+            schedule=GrowthSchedule(16, 24, batch_size={4: 8, 8: 1}),
             gradient_penalty=None,
             **sgd(),
         )
@@ -412,6 +511,17 @@ def test_two_replicas_train_on_the_parts_that_one_does(two_replicas):
         model.fit(batches(batch_size=16), verbose=0)
         assert (model.images_seen, model.resolution) == (16, 4)
     assert_close(one.get_weights(), two.get_weights())
+    for model in (one, two):
+        model.fit(stored, verbose=0)
+        assert (model.images_seen, model.resolution) == (24, 4)
+    assert_close(one.get_weights(), two.get_weights())
+    assert [row["batch"] for row in one.plan()] == [8, 1]
+    assert [row["batch"] for row in two.plan()] == [8, 2]  # one a replica
+    assert_refused(
+        two.fit,
+        "drop_remainder",
+        lambda *where: stored(*where).unbatch().batch(8),
+    )
 
 
 def test_other_losses_and_penalties_train_too():
@@ -459,6 +569,16 @@ def test_an_overflow_in_float16_skips_the_step_and_halves_the_scale():
     one_step(gan, np.full((8, *SHAPE), 1e6, "float32"))  # inf in float16
     assert_same(before, gan.discriminator.get_weights())
     assert float(gan.d_optimizer.dynamic_scale) == scale / 2
+    assert float(gan.optimizer.dynamic_scale) == scale
+    # Slopes of either network's loss that only float32 holds.
+    kernel = gan.discriminator.logits.kernel
+    kernel.assign(tf.fill(kernel.shape, 1e8))
+    before = [n.get_weights() for n in (gan.generator, gan.discriminator)]
+    one_step(gan, images())
+    assert_same(before[0], gan.generator.get_weights())
+    assert_same(before[1], gan.discriminator.get_weights())
+    scales = [float(o.dynamic_scale) for o in gan.optimizers]
+    assert scales == [scale / 2, scale / 4]
     assert all(np.all(np.isfinite(w)) for w in gan.get_weights())
 
 
@@ -580,13 +700,19 @@ def test_projection_finds_latents_that_reproduce_an_image(run):
     assert error < 0.3 * np.mean((gan.sample(2, seed=9) - x) ** 2)
 
 
-def test_evaluation_follows_the_resolution():
-    gan = compiled()
+def test_evaluation_and_prediction_follow_the_resolution():
+    shape = (8, 10, 1)  # from 4x5 pixels, which 2 does not divide
+    gan = compiled(small_gan(shape), run_eagerly=False)
+    z = np.eye(3, dtype="float32")
     for images_seen in (0, 12):
         at(gan, images_seen)
-        logs = gan.evaluate(images(), verbose=0, return_dict=True)
+        logs = gan.evaluate(images(8, shape), verbose=0, return_dict=True)
         assert next(iter(logs)) == "loss" and np.isfinite(logs["d_loss"])
         assert gan._tested_resolution == gan.resolution
+        np.testing.assert_allclose(
+            gan.predict(z, verbose=0), gan(z), rtol=1e-5, atol=1e-6
+        )
+    assert_refused(gan, r"`z`.*3\), got shape \(2, 5\)", np.zeros((2, 5)))
 
 
 def test_a_model_saved_in_a_fade_goes_on_there(tmp_path):
@@ -632,6 +758,16 @@ def test_a_measured_plan_puts_everything_back(capsys):
     (row,) = gan.plan(measured_steps=1)
     assert row["s/step"] > 0
     assert row["hours"] == pytest.approx(row["s/step"] / 3600)
+    assert_same(before, state_of(gan))
+
+    def failing_step(data):
+        gan.generator.dense.bias.assign_add([1.0] * 4)
+        raise tf.errors.ResourceExhaustedError(None, None, "no memory")
+
+    gan.train_step, phase = failing_step, gan.phase
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        gan.plan(measured_steps=1)
+    assert gan.phase == phase
     assert_same(before, state_of(gan))
 
 

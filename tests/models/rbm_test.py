@@ -144,9 +144,11 @@ def test_annealing_is_within_a_twentieth_of_a_nat_of_enumeration(likelihood):
     low, high = log_z.interval()
     assert low <= exact <= high
     x = np.random.default_rng(0).integers(0, 2, (3, 4, 5, 1)).astype("float32")
-    estimate = normalized_log_prob(-model.free_energy(x) - 200, log_z)
+    estimate = normalized_log_prob(model.log_unnormalized(x), log_z)
+    # Gaussian units have a density, in which a level has its volume.
+    volume = 0.0 if model.is_binary else -20 * math.log(256)
     np.testing.assert_allclose(
-        estimate.value + 200, -model.free_energy(x) - exact, atol=0.05
+        estimate.value, volume - model.free_energy(x) - exact, atol=0.05
     )
 
 
@@ -195,6 +197,9 @@ def test_gaussian_log_prob_is_of_8_bit_images(monkeypatch):
     total = np.exp(model.log_prob(levels, seed=0)).sum()
     outside = 0.02  # of [0, 1], where the density goes on
     assert 1 - outside < total < 1.02
+    log_z = model.log_partition(betas=BETAS)
+    middles = normalized_log_prob(model.log_unnormalized(levels), log_z)
+    assert 1 - outside < np.exp(middles.value).sum() < 1.02
 
 
 def test_log_probabilities_above_zero_are_refused(monkeypatch):
@@ -422,11 +427,17 @@ def test_bad_arguments_are_refused(arguments, word):
         ({"num_samples": 3, "chain_length": 0}, "chain_length"),
         ({"num_samples": 3, "burn_in": -1}, "burn_in"),
         ({"num_samples": 3, "chain_length": 5, "burn_in": 5}, "burn_in"),
+        ({"num_samples": 3, "condition": [0, 1, 2]}, "condition"),
     ],
 )
 def test_bad_arguments_of_sample_are_refused(arguments, word):
     with pytest.raises(ValueError, match=f"`{word}`"):
         rbm().sample(**arguments)
+
+
+def test_log_prob_is_given_no_condition():
+    with pytest.raises(ValueError, match="RBM is not conditional"):
+        rbm().log_prob(images(states(6)), condition=[0] * 64)
 
 
 def test_chains_that_replicas_cannot_share_are_refused(two_replicas):

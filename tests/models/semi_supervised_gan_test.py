@@ -330,6 +330,26 @@ def test_bad_arguments_of_compile_are_refused(arguments, message):
         linear_model().compile(**arguments)
 
 
+def test_gradient_penalties_warn_of_batch_normalization():
+    discriminator = keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            keras.layers.BatchNormalization(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(CLASSES),
+        ]
+    )
+    model = SemiSupervisedGAN(
+        SHAPE,
+        2,
+        CLASSES,
+        generator=networks.mlp_generator(2, SHAPE, ()),
+        discriminator=discriminator,
+    )
+    with pytest.warns(UserWarning, match="`discriminator` has batch norm"):
+        model.compile(gradient_penalty=1.0)
+
+
 def test_bad_data_and_shared_optimizers_are_refused():
     model, x = compiled(linear_model()), images()
     with pytest.raises(ValueError, match="-1 for no label"):

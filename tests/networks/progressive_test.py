@@ -88,6 +88,25 @@ def test_images_and_logits_are_of_the_resolution(generator, discriminator):
     )
 
 
+def test_networks_can_be_called_on_symbolic_inputs():
+    arguments = {"condition_dim": 2, **SMALL}
+    generator = progressive_generator(5, SHAPE, **arguments)
+    discriminator = progressive_discriminator(SHAPE, **arguments)
+    z, y = keras.Input((5,)), keras.Input((2,))
+    images = generator([z, y], resolution=8, alpha=0.5)
+    assert images.shape == (None, 8, 12, 3) and images.dtype == "float32"
+    logits = discriminator([images, y], resolution=8)
+    assert logits.shape == (None, 1) and logits.dtype == "float32"
+    both = keras.Model([z, y], logits)
+    z, y = normal(4, 5), tf.one_hot([0, 1, 1, 0], 2)
+    images = generator([z, y], resolution=8, alpha=0.5)
+    np.testing.assert_allclose(
+        both([z, y]), discriminator([images, y], resolution=8), atol=1e-5
+    )
+    plain = progressive_generator(5, (4, 4, 1), **SMALL)
+    assert plain(keras.Input((5,))).shape == (None, 4, 4, 1)
+
+
 @pytest.mark.parametrize("resolution", [8, 16])
 def test_a_generator_grows_without_a_jump(generator, resolution):
     z = normal(3, 5)
