@@ -54,7 +54,8 @@ def main(_):
     )
     vae = VAE(shape, **options)
     if FLAGS.prior == "vamp":  # whose pseudo-images start at real ones
-        real = np.concatenate(list(train.map(lambda x, *y: x).take(8)))
+        count = max(8, -(-500 // FLAGS.batch_size))  # batches
+        real = np.concatenate(list(train.map(lambda x, *y: x).take(count)))
         vae.prior_layer.adapt(real, seed=FLAGS.seed)
     steps, decay = FLAGS.epochs * len(train), keras.optimizers.schedules
     decay = decay.CosineDecay(FLAGS.learning_rate, max(1, steps), 0.1)

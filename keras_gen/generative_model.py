@@ -363,7 +363,8 @@ class GenerativeModel(keras.Model):
                     f"`{name}` is not used by generative models. Leave it "
                     "out, or repeat the images that should count more."
                 )
-        inputs.check_number(epochs, "epochs", minimum=0)
+        if epochs != 0:
+            inputs.check_positive_integer(epochs, "epochs")
         if steps_per_epoch is not None:
             steps_per_epoch = inputs.check_positive_integer(
                 steps_per_epoch, "steps_per_epoch"
@@ -455,6 +456,7 @@ class GenerativeModel(keras.Model):
         if steps != self.steps_per_execution:
             self.steps_per_execution = steps
             self.train_function = self.test_function = None
+            self.predict_function = None
 
     def _checked(
         self,
@@ -753,8 +755,8 @@ class GenerativeModel(keras.Model):
         loaded, takes any batch size, and gives what the verbs give in Python
         at the same seed: `loaded.sample(num_samples, seed)`, and where the
         model has them `encode(x)`, `decode(z)`, `reconstruct(x)`,
-        `log_prob(x, num_samples, seed)` and `classify(x)`. Those of a
-        conditional model take `condition` too; arguments stand in the order
+        `log_prob(x, num_samples, seed)`, or `log_prob(x)` where nothing is
+        drawn, and `classify(x)`. Those of a conditional model take `condition` too; arguments stand in the order
         that they have in Python. With classes, `sample` draws them uniformly,
         and `conditional_sample(num_samples, condition, seed)` takes them.
 
@@ -791,7 +793,12 @@ class GenerativeModel(keras.Model):
     def from_config(cls, config):
         """Builds it and its parts under the dtype policy that it had."""
         with _dtype_policy(config.get("dtype")):
-            return cls(**saving.deserialize_keras_object(config))
+            parts = {
+                name: saving.deserialize_keras_object(value)
+                for name, value in config.items()
+                if isinstance(value, dict | list)
+            }
+            return cls(**{**config, **parts})
 
 
 def _pair(data):
@@ -821,8 +828,11 @@ def _listed(callbacks):
     """Callbacks of any nesting, or those of a `CallbackList`, as one list."""
     listed = []
     for callback in tf.nest.flatten(callbacks):
-        listed += getattr(callback, "callbacks", [callback])
-    return [callback for callback in listed if callback is not None]
+        if isinstance(callback, keras.callbacks.CallbackList):
+            listed += callback.callbacks
+        elif callback is not None:
+            listed.append(callback)
+    return listed
 
 
 def _introduce(callbacks):

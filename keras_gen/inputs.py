@@ -1006,6 +1006,24 @@ def _to_tensor(x, dtype):
     return tf.convert_to_tensor(np.asarray(x).astype(dtype, copy=False))
 
 
+def check_folder(path, argument="directory"):
+    """Checks the path of a folder that is written to.
+
+    Returns:
+        It as a string, with `~` as the home folder.
+
+    Raises:
+        ValueError: If it is a URL, which would become a folder of that name.
+    """
+    path = os.path.expanduser(os.fspath(path))
+    if "://" in path:
+        raise ValueError(
+            f"`{argument}` must be a folder of this machine, got the URL "
+            f"{path[:200]!r}. Write to a folder, and copy that."
+        )
+    return path
+
+
 def check_no_condition(condition, model):
     """Checks that a verb of a model without conditions is given none.
 

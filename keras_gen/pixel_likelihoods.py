@@ -194,7 +194,8 @@ def get(likelihood):
     Args:
         likelihood: `"bernoulli"`, `"gaussian"`, `"discretized_logistic"`,
             `"categorical"`, or an object with the methods `maps`,
-            `distribution` and `log_prob`, which is returned as it is.
+            `distribution` and `log_prob` and the attribute `needs_noise`,
+            which is returned as it is.
 
     Returns:
         An object with these methods.
@@ -208,7 +209,7 @@ def get(likelihood):
     """
     if isinstance(likelihood, str) and likelihood in _LIKELIHOODS:
         return _LIKELIHOODS[likelihood]()
-    methods = ("maps", "distribution", "log_prob")
+    methods = ("maps", "distribution", "log_prob", "needs_noise")
     is_class = isinstance(likelihood, type)
     if not is_class and all(hasattr(likelihood, name) for name in methods):
         return likelihood
@@ -217,6 +218,12 @@ def get(likelihood):
         f"`keras_gen.pixel_likelihoods`, got {str(likelihood)[:100]!r}. Pass "
         'for example `likelihood="bernoulli"`.'
     )
+
+
+def name_of(likelihood):
+    """The name that `get` knows an object by, or `None`."""
+    name = getattr(likelihood, "name", None)
+    return name if _LIKELIHOODS.get(name) is type(likelihood) else None
 
 
 class GreyLevels(tfd.Distribution):

@@ -70,9 +70,9 @@ def check_data(x, y=None, *, num_samples, check_condition=None, argument="x"):
     x = _check(x, num_samples, name)
     if check_condition is not None:
         check_condition(y, x.shape[0])
-    elif y is not None and len(y) != x.shape[0]:
+    elif tuple(getattr(y, "shape", ()))[:1] not in ((), (x.shape[0],)):
         raise ValueError(
-            f"`y` must have one entry per waveform, got {len(y)} for "
+            f"`y` must have one entry per waveform, got {y.shape[0]} for "
             f"{x.shape[0]} waveforms. Leave it out: the model has no condition."
         )
 

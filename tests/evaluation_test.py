@@ -499,10 +499,11 @@ def test_results_of_several_numbers_are_told_apart():
             return {"distance": 1, "error": 2.0, "6": 3.0, "distance_6_x": 4.0}
 
     assert scores.results([Several("distance_16"), Several("distance_6")]) == {
-        "distance": 1.0,
+        "distance_16_distance": 1.0,
         "distance_16_error": 2.0,
         "distance_16_6": 3.0,
         "distance_16_distance_6_x": 4.0,
+        "distance_6_distance": 1.0,
         "distance_6_error": 2.0,
         "6": 3.0,
         "distance_6_x": 4.0,

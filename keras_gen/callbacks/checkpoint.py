@@ -59,7 +59,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def __init__(self, directory, *, save_freq="epoch", keep=3):
         super().__init__()
-        directory = os.path.expanduser(os.fspath(directory))
+        directory = inputs.check_folder(directory)
         if os.path.exists(directory) and not os.path.isdir(directory):
             raise ValueError(
                 f"`directory` must be a folder, got the file {directory!r}."

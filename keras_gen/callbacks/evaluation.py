@@ -81,15 +81,20 @@ class EvaluateSamples(keras.callbacks.Callback):
 
     def direction(self, name):
         """`"min"` or `"max"`, the better values under a name in the logs."""
-        for metric in self.metrics:
-            of_metric = name == metric.name or (
-                name.startswith(f"{metric.name}_")
-                or f"_{name}_" in f"_{metric.name}_"
-            )
-            if of_metric and not name.endswith("_standard_error"):
-                direction = getattr(metric, "_direction", None)
-                return {"up": "max", "down": "min"}.get(direction)
-        return None
+        if name.endswith("_standard_error"):
+            return None
+        of_name = [
+            metric
+            for metric in self.metrics
+            if name.startswith(f"{metric.name}_")
+            or f"_{name}_" in f"_{metric.name}_"
+        ]
+        # Its own name before a part of one, and of its beginnings the longest.
+        of_name.sort(key=lambda metric: len(metric.name))
+        of_name.sort(key=lambda metric: name.startswith(metric.name))
+        of_name.sort(key=lambda metric: name == metric.name)
+        direction = getattr(of_name[-1], "_direction", None) if of_name else ""
+        return {"up": "max", "down": "min"}.get(direction)
 
     def measure(self):
         """The values of now: `{name: float}`."""

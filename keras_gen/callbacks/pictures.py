@@ -37,10 +37,11 @@ class PictureGrid(keras.callbacks.Callback):
     verbs = ()  # the methods of the model that draw
     prefix = None  # of the files, one an epoch
     tag = None  # of the newest grid, and in TensorBoard
+    x = None  # images of the user's that are drawn
 
     def __init__(self, directory, *, every=1, tensorboard=None):
         super().__init__()
-        self.directory = os.path.expanduser(os.fspath(directory))
+        self.directory = inputs.check_folder(directory)
         self.every = inputs.check_positive_integer(every, "every")
         self.tensorboard = tensorboard and os.fspath(tensorboard)
         if self.tensorboard:
@@ -56,10 +57,16 @@ class PictureGrid(keras.callbacks.Callback):
                     "none. Leave the callback out, or train a model that has "
                     "one."
                 )
-        if getattr(self.model, "image_shape", ()) is None:
+        shape, x = getattr(self.model, "image_shape", ()), self.x
+        if shape is None:
             raise ValueError(
                 f"`{type(self).__name__}` needs a model of images, got a "
                 f"{type(self.model).__name__}. Leave the callback out."
+            )
+        if shape and x is not None and x.shape[1:] != tuple(shape):
+            raise ValueError(
+                f"`x` of `{type(self).__name__}` must hold images of the "
+                f"model's shape {tuple(shape)}, got {x.shape[1:]}."
             )
         if is_chief(self.model):
             require_writable(self.directory)

@@ -65,7 +65,9 @@ def load_audio(
                 f"`{argument}` must be an integer of at least {least}, got "
                 f"{value!r}. Pass for example `{argument}=64`."
             )
-    is_path = isinstance(name, os.PathLike) or os.path.isdir(str(name))
+    is_path = isinstance(name, os.PathLike) or os.path.isdir(
+        os.path.expanduser(str(name))
+    )
     clips = _wav_clips if is_path else _tfds_clips
     pieces = [np.zeros((0, num_samples), "int16")]
     for clip in clips(name, split, data_dir):
@@ -106,7 +108,9 @@ def _wav_clips(folder, split, data_dir):
             f"{split!r}, which is none. Put its files there."
         )
     rates = {}
-    for path in sorted(folder.rglob("*.wav")):
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() != ".wav":
+            continue
         x, rate = _read_wav(path)
         rates[rate] = path
         if len(rates) > 1:
@@ -133,6 +137,8 @@ def _read_wav(path):
             pcm = file.readframes(count)
         if (channels, width) != (1, 2):
             problem = f"{channels} channels of {8 * width} bits"
+        elif len(pcm) < 2 * count:
+            problem = "an early end"
     except (wave.Error, EOFError) as error:
         problem = str(error)[:100] or "an early end"
     if problem:

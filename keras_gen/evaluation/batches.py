@@ -62,6 +62,12 @@ class RealImages:
             if x.dtype == "uint8":
                 x = x.astype("float32") / np.float32(255)
             y = np.asarray(y) if self.uses_labels and y is not None else None
+            if y is not None and y.dtype.kind == "i" and np.any(y < 0):
+                raise ValueError(
+                    f"`{self.argument}` must have the class of each image, got "
+                    f"{y.min()}, which stands for none. Leave out the images "
+                    "without one, or all classes."
+                )
             if len(x) > limit:
                 x, y = x[:limit], None if y is None else y[:limit]
             yield x, y

@@ -1,5 +1,6 @@
 """Metrics as a group: checked, fed together, and read as one dictionary."""
 
+import collections
 import hashlib
 import math
 
@@ -72,7 +73,8 @@ def results(metrics, details=False):
 
     A number stands under the metric's name. Of a dictionary, keys that are
     part of that name, or begin with it, stand as they are (`"precision"` of
-    `"precision_recall"`), others behind it (`"mode_coverage_modes"`).
+    `"precision_recall"`), others behind it (`"mode_coverage_modes"`), and so
+    do those that another metric has as well.
 
     Args:
         metrics: List of metrics.
@@ -81,7 +83,7 @@ def results(metrics, details=False):
     Returns:
         Dict, name to float.
     """
-    found = {}
+    found = []  # name, name behind that of the metric, value
     for metric in metrics:
         if details and isinstance(metric, FeatureMetric):
             result = metric.details()
@@ -96,9 +98,17 @@ def results(metrics, details=False):
             is_named = f"_{score}_" in f"_{metric.name}_" or score.startswith(
                 metric.name
             )
-            name = str(key) if is_named else f"{metric.name}_{key}"
-            found[name] = float(value)
-    return found
+            long_name = name = f"{metric.name}_{key}"
+            if is_named:
+                name = str(key)
+            if key == metric.name:  # which no other metric has
+                long_name = name
+            found.append((name, long_name, float(value)))
+    times = collections.Counter(name for name, _, _ in found)
+    return {
+        name if times[name] == 1 else long_name: value
+        for name, long_name, value in found
+    }
 
 
 def settings(metric):
@@ -152,8 +162,8 @@ def pixels(image_shape):
     pool = (min(factor, height), min(factor, width))
     layers = [
         keras.Input(image_shape),
-        keras.layers.AveragePooling2D(pool),
-        keras.layers.Flatten(),
+        keras.layers.AveragePooling2D(pool, dtype="float32"),
+        keras.layers.Flatten(dtype="float32"),
     ]
     name = f"pixels_{height // pool[0]}x{width // pool[1]}"
     return keras.Sequential(layers, name=name)

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_gen import inputs
+
 
 @keras.saving.register_keras_serializable(package="keras_gen")
 class GatedDense(keras.layers.Layer):
@@ -41,12 +43,7 @@ class GatedDense(keras.layers.Layer):
 
     def __init__(self, units, kernel_initializer="he_normal", **kwargs):
         super().__init__(**kwargs)
-        if not isinstance(units, int) or units < 1:
-            raise ValueError(
-                "`units` is the width of the output. Expected a positive "
-                f"integer, got {units!r}."
-            )
-        self.units = units
+        self.units = inputs.check_positive_integer(units, "units")
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def build(self, input_shape):

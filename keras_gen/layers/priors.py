@@ -483,6 +483,8 @@ class FlatOneHot(tfd.Distribution):
     >>> FlatOneHot(tf.zeros((8, 20, 10))).sample()  # (8, 200)
     """
 
+    is_discrete = True  # though its vectors are floats
+
     def __init__(
         self,
         logits,

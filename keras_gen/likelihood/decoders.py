@@ -278,11 +278,12 @@ class _Chains:
 
     def __post_init__(self):
         check_parts(self.prior, self.likelihood)
-        if not self.prior.dtype.is_floating:
+        discrete = getattr(self.prior, "is_discrete", False)
+        if discrete or not self.prior.dtype.is_floating:
+            kind = "one-hot" if discrete else self.prior.dtype.name
             raise ValueError(
                 "`prior` must be a distribution of continuous latents, which "
-                "can be moved along gradients, got "
-                f"{self.prior.dtype.name} ones. For discrete latents use "
+                f"can be moved along gradients, got {kind} ones. For discrete latents use "
                 "`importance_weighted`."
             )
         for name in ("num_chains", "num_leapfrog_steps", "batch_size"):

@@ -203,6 +203,8 @@ def inception_features():
         - [Rethinking the Inception Architecture for Computer Vision]
           (https://arxiv.org/abs/1512.00567)
     """
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")  # scores are those of float32
     try:
         network = keras.applications.InceptionV3(
             include_top=False, input_shape=(299, 299, 3), pooling="avg"
@@ -213,6 +215,8 @@ def inception_features():
             f"{str(error)[:200]}. Without a network, train an extractor on "
             "your own labelled images: `metrics.classifier_features(dataset)`."
         ) from error
+    finally:
+        keras.config.set_dtype_policy(policy)
     images = keras.Input((None, None, None))
     return keras.Model(
         images,

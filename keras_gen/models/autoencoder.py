@@ -287,7 +287,7 @@ class Autoencoder(GenerativeModel):
             terms["activity"] = tf.reduce_mean(z, axis=1)
             loss += self.sparsity_weight * self._sparsity_loss(z, training)
         elif self.sparsity is not None:
-            z = self.sparsity(z, training=training)
+            z = tf.cast(self.sparsity(z, training=training), "float32")
         if self.code_noise and training:
             z += self.code_noise * self.normal(tf.shape(z), training)
         h = self.decoder(z, training=training)
@@ -375,7 +375,7 @@ class Autoencoder(GenerativeModel):
     def _encode(self, x, training=False):
         code = self._code(x, training)
         if isinstance(self.sparsity, KSparse):
-            code = self.sparsity(code)
+            code = tf.cast(self.sparsity(code), "float32")
         return code
 
     def decode(self, z):

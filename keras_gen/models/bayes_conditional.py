@@ -10,7 +10,6 @@ from keras import saving
 
 from keras_gen import inputs, langevin, optimization
 from keras_gen.generative_model import GenerativeModel
-from keras_gen.layers.priors import FlatOneHot
 
 METHODS = ("latent", "data", "resampling")
 
@@ -620,9 +619,8 @@ def _check_model(model):
 
 def _has_continuous_latents(model):
     """Whether chains can walk in its latents: one-hot vectors are no places."""
-    categorical = getattr(model, "latent", None) == "categorical"
-    return hasattr(model, "prior") and not (
-        categorical or isinstance(model.prior, FlatOneHot)
+    return hasattr(model, "prior") and not getattr(
+        model.prior, "is_discrete", False
     )
 
 

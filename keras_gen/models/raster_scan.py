@@ -54,6 +54,14 @@ class RasterScan(GenerativeModel):
             "network",
             self.condition_width,
         )
+        head = getattr(network, "head", None)
+        groups = getattr(head, "num_groups", self.num_groups)
+        if groups != self.num_groups:
+            raise ValueError(
+                f"`network` must have `num_groups={self.num_groups}`, which "
+                "says whose channels outputs may depend on, for "
+                f"`likelihood={self.pixels.name!r}`, got {groups}."
+            )
         self.network = network
         self.built = True
 

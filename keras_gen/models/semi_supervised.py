@@ -316,7 +316,7 @@ class SemiSupervisedVAE(GenerativeModel):
 
     def _terms(self, x, y, training=False):
         """The bound of each image and what else is logged."""
-        v = x
+        v, y = x, tf.cast(y, "int32")
         if self.features is not None:
             seed = self.next_seed(training)
             v = self.features.posterior(x).sample(seed=seed)
@@ -337,7 +337,7 @@ class SemiSupervisedVAE(GenerativeModel):
             "kl": mean(kl),
             "classification": -tf.reduce_sum(label * log_q, axis=1),
         }
-        correct = tf.equal(tf.argmax(log_q, axis=1, output_type=y.dtype), y)
+        correct = tf.equal(tf.argmax(log_q, axis=1, output_type="int32"), y)
         self.logged["accuracy"].update_state(correct, sample_weight=labelled)
         return terms
 
@@ -736,7 +736,9 @@ class SemiSupervisedVAE(GenerativeModel):
             **super().get_config(),
             "latent_dim": self.latent_dim,
             "num_classes": self.num_classes,
-            "likelihood": saving.serialize_keras_object(self._likelihood),
+            "likelihood": saving.serialize_keras_object(
+                pixel_likelihoods.name_of(self._likelihood) or self._likelihood
+            ),
             "alpha": self.alpha,
             **{
                 name: saving.serialize_keras_object(getattr(self, name))

@@ -165,7 +165,7 @@ class VAE(GenerativeModel):
         two_layers = vae_parts.is_pair(latent_dim)
         self.decoder_dim = latent_dim[0] if two_layers else self.z_dim
         self._names = {
-            "likelihood": getattr(self.pixels, "name", None),
+            "likelihood": pixel_likelihoods.name_of(self.pixels),
             "posterior": posterior if isinstance(posterior, str) else None,
             "prior": prior if isinstance(prior, str) else None,
         }
@@ -350,7 +350,10 @@ class VAE(GenerativeModel):
         h = self._encoded(x, condition, training)
         z, log_q, log_share = self._latents(h, training)  # (batch, n, ...)
         if self.doubly_reparameterized:
-            z, log_q = self._reweighted(z, h, lambda: weights)
+            # Of `w = p(x given z) (p(z) / q(z given x))**beta`; at 1, `weights`.
+            z, log_q = self._reweighted(
+                z, h, lambda: 1.0 - beta + beta * weights
+            )
         noise = 0.0
         if self.pixels.needs_noise:
             noise = self.uniform(tf.shape(x), training)[:, tf.newaxis]

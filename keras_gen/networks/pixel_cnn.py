@@ -113,6 +113,14 @@ class GatedPixelCNN(keras.Model):
                     "Begin it with `keras.Input((condition_dim,))`, and end "
                     "it at the size of the images."
                 )
+            wanted = (None, condition_dim)
+            if condition_dim is None or condition_network.input_shape != wanted:
+                raise ValueError(
+                    "`condition_network` must take vectors (batch, "
+                    f"condition_dim), got `condition_dim={condition_dim}` and "
+                    f"a network of {condition_network.input_shape}. Give both "
+                    "the same width."
+                )
             condition = [tuple(got)]
         for layer in self.gated_layers:
             layer.build([pixels, pixels, *condition])

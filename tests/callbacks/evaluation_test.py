@@ -278,3 +278,10 @@ def test_callbacks_of_keras_learn_which_way_is_better(tmp_path):
     assert (tmp_path / "best.keras").exists()
     assert watch.direction("kernel_distance_standard_error") is None
     assert watch.direction("loss") is None
+    metrics = [
+        DensityCoverage(k=2, name="pixels"),
+        FrechetDistance(name="pixels_frechet"),
+    ]
+    watch = EvaluateSamples(real_images(), metrics)
+    assert watch.direction("pixels_frechet") == "min"
+    assert watch.direction("pixels_coverage") == "max"

@@ -438,6 +438,11 @@ def test_a_model_without_the_verb_is_refused_before_it_trains(tmp_path):
     model.sample, model.image_shape = print, None  # as those of a WaveNet
     with pytest.raises(ValueError, match=r"a model of images.*Classifier"):
         fit(model, SampleGrid(tmp_path))
+    model.reconstruct, model.image_shape = print, (9, 9, 1)
+    with pytest.raises(ValueError, match=r"`x`.*shape \(9, 9, 1\), got"):
+        fit(model, ReconstructionGrid(tmp_path, x))
+    with pytest.raises(ValueError, match=r"`directory`.*URL"):
+        SampleGrid("gs://bucket/samples")
 
 
 def test_a_directory_that_cannot_be_written_is_refused_before_training(

@@ -22,7 +22,7 @@ def stack(dataset):
 
 def test_clips_are_cut_into_whole_waveforms(tmp_path):
     write(tmp_path / "b.wav", np.arange(11) * 1000)
-    write(tmp_path / "sub" / "c.wav", [-32768, 32767, 0, 1, 2])
+    write(tmp_path / "sub" / "c.WAV", [-32768, 32767, 0, 1, 2])
     write(tmp_path / "short.wav", [7, 7])
     x = stack(load_audio(tmp_path, num_samples=4))
     assert x.dtype == "float32"
@@ -87,6 +87,11 @@ def test_what_cannot_be_read_is_named(tmp_path):
     for folder, word in (("text", r"a\.wav"), ("empty", "none")):
         with pytest.raises(ValueError, match=word):
             load_audio(tmp_path / folder, num_samples=2)
+    cut = (one / "a.wav").read_bytes()[:-3]
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "a.wav").write_bytes(cut)
+    with pytest.raises(ValueError, match=r"an early end.*a\.wav"):
+        load_audio(tmp_path / "cut", num_samples=2)
     write(one / "b.wav", np.arange(8), rate=16000)
     with pytest.raises(ValueError, match=r"sample rate.*8000, 16000"):
         load_audio(one, num_samples=2)

@@ -6,6 +6,7 @@ import scipy.stats
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from keras_gen.layers.priors import FlatOneHot
 from keras_gen.likelihood import (
     annealed_importance,
     bidirectional_annealing,
@@ -237,6 +238,7 @@ def test_a_vae_is_estimated_with_its_decoder_alone():
     "change, message",
     [
         ({"prior": tfd.Bernoulli(0.5)}, "continuous latents.*int32"),
+        ({"prior": FlatOneHot(tf.zeros((2, 2)))}, "continuous.*one-hot"),
         ({"prior": "normal"}, "`prior` must be a `tfd"),
         ({"likelihood": 1}, "`likelihood` must be a function"),
         ({"num_chains": 0}, "`num_chains` must be"),

@@ -282,6 +282,11 @@ def test_a_k_sparse_code_keeps_exactly_k():
         loss = tf.reduce_sum(model.loss_terms(tf.constant(x[:1]), True)["loss"])
     gradient = tape.gradient(loss, model.decoder.trainable_weights[0])
     assert np.count_nonzero(np.any(gradient != 0, axis=1)) == 3
+    keras.config.set_dtype_policy("mixed_float16")
+    half = Autoencoder(SHAPE, 20, sparsity="k-sparse", code_noise=0.1, seed=0)
+    assert half.encode(x).dtype == "float32"
+    half.compile(jit_compile=False, run_eagerly=True)
+    half.fit(x[:2], verbose=0)
     default = Autoencoder(SHAPE, 40, sparsity="k-sparse").sparsity
     assert (default.k, default.alpha) == (2, 1.5)
 

@@ -383,6 +383,7 @@ def test_bad_validation_data_is_refused_before_training(class_case):
     "arguments, word",
     [
         ({"epochs": -1}, "epochs"),
+        ({"epochs": 2.5}, "epochs"),
         ({"batch_size": 0}, "batch_size"),
         ({"steps_per_epoch": 0}, "steps_per_epoch"),
         ({"sample_weight": np.ones(32)}, "sample_weight"),
@@ -475,6 +476,11 @@ def test_steps_per_epoch_are_the_steps_of_an_epoch(class_case, tmp_path):
     model.fit(data, steps_per_epoch=np.int64(6), **options)
     for optimizer in model.optimizers[:1]:
         assert int(optimizer.iterations) == 6
+    # Keras keeps a function of as many batches as it was first called with.
+    if isinstance(model, Autoencoder | VAE):
+        assert len(model.predict(images(9), batch_size=2, verbose=0)) == 9
+        model.fit(images(), batch_size=8, verbose=0)
+        assert len(model.predict(images(9), batch_size=2, verbose=0)) == 9
     counts = []
     count = keras.callbacks.LambdaCallback(
         on_test_batch_end=lambda batch, logs: counts.append(batch)

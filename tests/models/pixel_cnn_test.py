@@ -370,6 +370,19 @@ def test_bad_arguments_are_refused(arguments, word):
     assert len(str(error.value)) <= 600
 
 
+def test_a_network_whose_channels_see_others_than_asked_for_is_refused():
+    shape = (3, 4, 3)
+    for likelihood, maps, groups in (
+        ("categorical", 768, 1),
+        ("discretized_logistic", 30, 3),
+    ):
+        network = GatedPixelCNN(shape, maps, 3, 1, num_groups=groups)
+        with pytest.raises(ValueError, match=f"num_groups.*got {groups}"):
+            PixelCNN(
+                shape, network=network, likelihood=likelihood, num_components=3
+            )
+
+
 def test_bad_arguments_of_verbs_are_refused(binary, of_classes):
     with pytest.raises(ValueError, match="`num_samples`"):
         binary.sample(0)

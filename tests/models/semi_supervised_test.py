@@ -282,6 +282,9 @@ def test_loss_is_the_mean_bound_and_the_mean_classification_loss():
     kl = (weight * kl_by_hand(model, x)).sum(axis=1).mean()
     logs = model.evaluate(x, y, verbose=0, return_dict=True)
     assert logs["loss"] == pytest.approx(7 * error.sum() / 8 - bound, rel=1e-4)
+    of_bytes = y[[0, 1, 4]].astype("uint8")
+    scores = model.evaluate(x[[0, 1, 4]], of_bytes, verbose=0, return_dict=True)
+    assert scores["accuracy"] == pytest.approx(accuracy)
     logs = model.fit(x, y, batch_size=8, verbose=0).history
     assert logs["loss"][0] == pytest.approx(7 * error.mean() - bound, rel=1e-4)
     assert logs["kl"][0] == pytest.approx(kl, rel=1e-4)

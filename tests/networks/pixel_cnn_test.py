@@ -106,6 +106,15 @@ def test_a_network_of_conditions_survives_its_config():
             "`condition_network`.*4, 4, features",
         ),
         (
+            lambda: GatedPixelCNN(
+                *((4, 4, 1), 6),
+                condition_network=keras.Sequential(
+                    [keras.Input((16,)), keras.layers.Reshape((4, 4, 1))]
+                ),
+            ),
+            r"`condition_network`.*condition_dim=None.*\(None, 16\)",
+        ),
+        (
             lambda: plain_pixel_cnn((4, 4, 3), 6, 9, num_groups=3),
             "`num_filters`",
         ),
