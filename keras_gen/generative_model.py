@@ -756,9 +756,10 @@ class GenerativeModel(keras.Model):
         at the same seed: `loaded.sample(num_samples, seed)`, and where the
         model has them `encode(x)`, `decode(z)`, `reconstruct(x)`,
         `log_prob(x, num_samples, seed)`, or `log_prob(x)` where nothing is
-        drawn, and `classify(x)`. Those of a conditional model take `condition` too; arguments stand in the order
-        that they have in Python. With classes, `sample` draws them uniformly,
-        and `conditional_sample(num_samples, condition, seed)` takes them.
+        drawn, and `classify(x)`. Those of a conditional model take `condition`
+        too; arguments stand in the order that they have in Python. With
+        classes, `sample` draws them uniformly, and
+        `conditional_sample(num_samples, condition, seed)` takes them.
 
         Args:
             filepath: Folder to write; an existing one is replaced when the

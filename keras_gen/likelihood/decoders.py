@@ -283,8 +283,8 @@ class _Chains:
             kind = "one-hot" if discrete else self.prior.dtype.name
             raise ValueError(
                 "`prior` must be a distribution of continuous latents, which "
-                f"can be moved along gradients, got {kind} ones. For discrete latents use "
-                "`importance_weighted`."
+                f"can be moved along gradients, got {kind} ones. For discrete "
+                "latents use `importance_weighted`."
             )
         for name in ("num_chains", "num_leapfrog_steps", "batch_size"):
             inputs.check_positive_integer(getattr(self, name), name)

@@ -234,9 +234,9 @@ class RBM(BoltzmannMachine):
     def log_prob(self, x, *, condition=None, num_samples=100, seed=None):
         """log p(x) by annealed importance sampling.
 
-        `log_unnormalized(x) - log Z`. For log Z, `num_samples` chains pass 14,500
-        temperatures, once for the weights as they are: calls without a `seed`,
-        or with the same one, use it again. It tends to be too small, and
+        `log_unnormalized(x) - log Z`. For log Z, `num_samples` chains pass
+        14,500 temperatures, once for the weights as they are: calls without a
+        `seed`, or with the same one, use it again. It tends to be too small, and
         log p(x) too large, where chains are few. For error bars, or other
         temperatures, see `log_unnormalized`. With Gaussian units the images
         are dequantized by one draw of uniform noise.
