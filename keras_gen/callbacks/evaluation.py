@@ -89,11 +89,17 @@ class EvaluateSamples(keras.callbacks.Callback):
             if name.startswith(f"{metric.name}_")
             or f"_{name}_" in f"_{metric.name}_"
         ]
-        # Its own name before a part of one, and of its beginnings the longest.
-        of_name.sort(key=lambda metric: len(metric.name))
-        of_name.sort(key=lambda metric: name.startswith(metric.name))
-        of_name.sort(key=lambda metric: name == metric.name)
-        direction = getattr(of_name[-1], "_direction", None) if of_name else ""
+        # Its own name before a beginning, the longest one, before a part.
+        metric = max(
+            of_name,
+            key=lambda metric: (
+                name == metric.name,
+                name.startswith(metric.name),
+                len(metric.name),
+            ),
+            default=None,
+        )
+        direction = getattr(metric, "_direction", None)
         return {"up": "max", "down": "min"}.get(direction)
 
     def measure(self):
