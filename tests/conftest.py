@@ -2,6 +2,16 @@
 
 import gc
 import itertools
+import os
+
+# Before TensorFlow reads it. Tests compile programs that run a few steps: to
+# optimize their machine code takes longer than it saves. The operations, and
+# the order they run in, are the same.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0"
+    " --xla_cpu_parallel_codegen_split_count=1",
+)
 
 import keras
 import pytest
