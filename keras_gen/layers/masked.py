@@ -131,7 +131,7 @@ def made_degrees(num_inputs, hidden_dims, *, order=None, seed=None):
         order: Permutation of `range(num_inputs)`, the position of each input
             in the order. Defaults to the inputs as they stand.
         seed: Integer, which draws the hidden degrees uniformly. With `None`
-            they take all values in turn.
+            they are spread evenly.
 
     Returns:
         List of integer arrays, for the inputs and for each hidden layer.
@@ -142,7 +142,7 @@ def made_degrees(num_inputs, hidden_dims, *, order=None, seed=None):
 
     Example:
 
-    >>> made_degrees(4, (5,))  # [array([1, 2, 3, 4]), array([1, 2, 3, 1, 2])]
+    >>> made_degrees(4, (5,))  # [array([1, 2, 3, 4]), array([1, 1, 2, 2, 3])]
 
     Reference:
         - [MADE](https://arxiv.org/abs/1502.03509)
@@ -162,7 +162,7 @@ def made_degrees(num_inputs, hidden_dims, *, order=None, seed=None):
     for units in hidden_dims:
         units = inputs.check_positive_integer(units, "hidden_dims")
         if rng is None:
-            degrees.append(np.arange(units) % highest + 1)
+            degrees.append(np.arange(units) * highest // units + 1)
         else:
             lowest = min(degrees[-1].min(), highest)
             degrees.append(rng.integers(lowest, highest + 1, units))
@@ -183,7 +183,7 @@ def made_masks(num_inputs, hidden_dims, *, order=None, seed=None):
         order: Permutation of `range(num_inputs)`, the position of each input
             in the order. Defaults to the inputs as they stand.
         seed: Integer, which draws the hidden degrees uniformly. With `None`
-            they take all values in turn.
+            they are spread evenly.
 
     Returns:
         List of float32 arrays `(units before, units)` of 0 and 1, for each

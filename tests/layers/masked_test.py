@@ -110,17 +110,25 @@ def test_an_output_of_a_made_sees_only_the_inputs_before_it(arguments):
 def test_sequential_degrees_and_their_masks_are_those_worked_by_hand():
     degrees = made_degrees(4, (5,))
     np.testing.assert_array_equal(degrees[0], [1, 2, 3, 4])
-    np.testing.assert_array_equal(degrees[1], [1, 2, 3, 1, 2])
+    np.testing.assert_array_equal(degrees[1], [1, 1, 2, 2, 3])
     hidden, output = made_masks(4, (5,))
     np.testing.assert_array_equal(
         hidden,
-        [[1, 1, 1, 1, 1], [0, 1, 1, 0, 1], [0, 0, 1, 0, 0], [0, 0, 0, 0, 0]],
+        [[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]],
     )
     np.testing.assert_array_equal(
         output,
-        [[0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 1], [0, 1, 1, 1], [0, 0, 1, 1]],
+        [[0, 1, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 0, 1]],
     )
     assert hidden.dtype == np.float32
+
+
+@pytest.mark.parametrize("units", [100, 500, 783, 1000])
+def test_fewer_units_than_inputs_still_see_the_last_ones(units):
+    degrees = made_degrees(784, (units,))[1]
+    assert degrees[0] == 1
+    assert degrees[-1] >= 783 - 783 // units
+    assert np.max(np.diff(degrees)) <= np.ceil(783 / units)
 
 
 def test_direct_connections_are_strict():
