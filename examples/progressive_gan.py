@@ -1,6 +1,5 @@
 """Trains a progressive GAN from 4 pixels to full size, and films its growth.
 
-python examples/progressive_gan.py --dataset=fashion_mnist
 python examples/progressive_gan.py --dataset=photos/ --preset=paper_1024
 """
 
@@ -16,8 +15,7 @@ from keras_gen.growth import GrowthSchedule
 from keras_gen.models.progressive_gan import ProgressiveGAN
 from keras_gen.networks.progressive import progressive_discriminator
 
-# Of each: the images of a fade, as many as of a rest, and of the whole run;
-# the slope that the penalty holds; the images that are told apart as a group.
+# A rest has as many images as a fade; `slope` is what the penalty holds.
 Preset = collections.namedtuple(
     "Preset",
     "latent_dim fmap_base fmap_max fade_images total_images slope group batch",
@@ -42,8 +40,16 @@ flags.DEFINE_string("dtype", "float32", "Or mixed_bfloat16, mixed_float16.")
 flags.DEFINE_integer("seed", 0, "Of weights, data order and noise.")
 
 
-def mirror(i, x):  # half of the images, others each time
-    return tf.image.stateless_random_flip_left_right(x, [FLAGS.seed, i])
+def load(image_size, batch_size):
+    options = {"image_size": image_size, "batch_size": batch_size}
+    options |= {"data_dir": FLAGS.data_dir, "shuffle_seed": FLAGS.seed}
+    data = datasets.load(FLAGS.dataset, **options)
+    if datasets.image_shape(data)[:2] == (28, 28):  # no doubling of 4
+        data = data.map(lambda x: tf.pad(x, [(0, 0), (2, 2), (2, 2), (0, 0)]))
+    if FLAGS.preset == "paper_1024":  # half are mirrored, others each time
+        flip = tf.image.stateless_random_flip_left_right
+        data = data.enumerate().map(lambda i, x: flip(x, [FLAGS.seed, i]))
+    return data
 
 
 def main(_):
@@ -51,13 +57,7 @@ def main(_):
     keras.config.set_dtype_policy(FLAGS.dtype)
     preset, folder = PRESETS[FLAGS.preset], FLAGS.output_dir
     batch = {4: FLAGS.batch_size} if FLAGS.batch_size else preset.batch
-    options = {"batch_size": max(batch.values()), "data_dir": FLAGS.data_dir}
-    options |= {"image_size": FLAGS.image_size, "shuffle_seed": FLAGS.seed}
-    train = datasets.load(FLAGS.dataset, **options)
-    if datasets.image_shape(train)[:2] == (28, 28):  # no doubling of 4
-        train = train.map(lambda x: tf.pad(x, [(0, 0), (2, 2), (2, 2), (0, 0)]))
-    if FLAGS.preset == "paper_1024":  # whose faces were mirrored
-        train = train.enumerate().map(mirror)
+    train = load(FLAGS.image_size, max(batch.values()))
     shape = datasets.image_shape(train)
     maps = {"fmap_base": preset.fmap_base, "fmap_max": preset.fmap_max}
     judge = progressive_discriminator(shape, group_size=preset.group, **maps)
@@ -71,14 +71,14 @@ def main(_):
     often = preset.total_images // 1000  # steps, about 50 pictures in all
     grid = callbacks.SampleGrid(folder, every_steps=often)
     film = callbacks.TrainingAnimation(grid)
-    watch = [film, callbacks.Checkpoint(f"{folder}/checkpoints")]
-    if FLAGS.keep_all:
-        file = f"{folder}/epochs/{{epoch:03d}}.keras"
-        watch.append(keras.callbacks.ModelCheckpoint(file))
-    images_per_epoch = len(train) * options["batch_size"]
+    file = f"{folder}/epochs/{{epoch:03d}}.keras"
+    keep = FLAGS.keep_all * [keras.callbacks.ModelCheckpoint(file)]
+    watch = [film, callbacks.Checkpoint(f"{folder}/checkpoints"), *keep]
+    images_per_epoch = len(train) * max(batch.values())
     epochs = FLAGS.epochs or -(-preset.total_images // images_per_epoch)
     began = time.time()
-    gan.fit(train, epochs=epochs, callbacks=watch)
+    data = load if preset.batch is BATCH else train  # 14 is no part of 16
+    gan.fit(data, epochs=epochs, callbacks=watch)
     print(f"trained for {time.time() - began:.0f} s")
     gan.save(f"{folder}/progressive_gan.keras")
     gan.export(f"{folder}/serving")

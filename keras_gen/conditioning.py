@@ -7,6 +7,7 @@ one-hot vector of `width = num_classes`, or a vector of `width = condition_dim`.
 
 import numbers
 
+import keras
 import tensorflow as tf
 
 from keras_gen import inputs
@@ -66,14 +67,18 @@ def check_network(network, input_shape, output_shape, argument, width=None):
 
     >>> check_network(decoder, (40,), (28, 28, 1), "decoder", width=10)
     """
-    shapes = getattr(network, "input_shape", None)
-    if width is None or not isinstance(shapes, list):
-        if width is None or not getattr(network, "built", False):
-            # Its message says what to do about a network that is not built.
-            inputs.check_network(network, input_shape, output_shape, argument)
-            return
-        shapes = [shapes]
+    is_built = isinstance(network, keras.Model) and network.built
+    if width is None or not is_built:
+        # Its message says what to do about a network that is not built.
+        inputs.check_network(network, input_shape, output_shape, argument)
+        return
     wanted = [(None, *input_shape), (None, width)]
+    if hasattr(network, "input_shape"):
+        shapes, given = network.input_shape, network.output_shape
+        shapes = shapes if isinstance(shapes, list) else [shapes]
+    else:
+        shapes = wanted
+        given = inputs.traced_output_shape(network, wanted, argument)
     if [tuple(shape) for shape in shapes] != wanted:
         raise ValueError(
             f"`{argument}` of a conditional model must have two inputs, of "
@@ -81,10 +86,10 @@ def check_network(network, input_shape, output_shape, argument, width=None):
             "as `keras.Model([x, condition], h)`, or leave the argument out "
             "for the default network."
         )
-    if tuple(network.output_shape) != (None, *output_shape):
+    if tuple(given) != (None, *output_shape):
         raise ValueError(
             f"`{argument}` must have outputs of shape {(None, *output_shape)}, "
-            f"got {network.output_shape}. Change its last layer, or leave the "
+            f"got {given}. Change its last layer, or leave the "
             "argument out for the default network."
         )
 

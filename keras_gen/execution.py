@@ -6,6 +6,8 @@ makes small dense networks a quarter faster on a CPU. Convolutions inside an
 XLA loop are pathologically slow there, so theirs stay outside.
 """
 
+import itertools
+
 import tensorflow as tf
 
 from keras_gen import optimization
@@ -72,25 +74,40 @@ def steps_in_one_program(steps, variables, result, max_steps):
 
     def function(iterator):
         try:
-            batches, last, last_is_short = take(iterator, max_steps)
+            batches, last, last_differs = take(iterator, max_steps)
         except tf.errors.OutOfRangeError:
             raise StopIteration from None
-        if not last_is_short:
+        if not last_differs:
             return run(batches)
-        if len(tf.nest.flatten(batches)[0]):
+        num_alike = len(tf.nest.flatten(batches)[0])
+        others = itertools.islice(iterator, max_steps - num_alike - 1)
+        follower = next(others, None)
+        if follower is None:
             run(batches)
-        return run(last)
+            return run(last)
+        # Short batches within an epoch, as of data that repeat: to compile a
+        # program for each number of steps between them would take long.
+        for i in range(num_alike):
+            run(_rows(batches, slice(i, i + 1)))
+        run(last)
+        for batch in itertools.chain([follower], others):
+            logs = run(_rows(batch, tf.newaxis))
+        return logs
 
     return function
 
 
+def _rows(batches, index):
+    return tf.nest.map_structure(lambda rows: rows[index], batches)
+
+
 def _take(iterator, max_count):
-    """Stacks up to `max_count` batches.
+    """Stacks up to `max_count` batches, up to the first of another size.
 
     Returns:
-        `(batches, last, last_is_short)`: the batches along a new first axis,
-        without the last one if that has fewer images; the last one alone,
-        with the same axis; and a bool.
+        `(batches, last, last_differs)`: the batches along a new first axis,
+        without the last one if that has another number of images; the last
+        one alone, with the same axis; and a bool.
     """
     specs = tf.nest.flatten(iterator.element_spec)
     arrays = [
@@ -108,33 +125,44 @@ def _take(iterator, max_count):
         batch = tf.nest.flatten(batch)
         return [a.write(i, v) for a, v in zip(arrays, batch, strict=True)]
 
-    def next_unless_full(i):
-        # The batch after the last one belongs to the next call.
+    def size(batch):
+        return tf.shape(tf.nest.flatten(batch)[0])[0]
+
+    def next_after(i, is_alike):
+        # The batch after the last one is not to be taken.
         return tf.cond(
-            i < max_count,
+            tf.logical_and(i < max_count, is_alike),
             iterator.get_next_as_optional,
             lambda: tf.experimental.Optional.empty(iterator.element_spec),
         )
 
-    first, one = iterator.get_next(), tf.constant(1)
-    count, _, arrays = tf.while_loop(
-        lambda i, batch, arrays: batch.has_value(),
-        lambda i, batch, arrays: (
+    first = iterator.get_next()
+
+    def body(i, batch, _, arrays):
+        batch = batch.get_value()
+        is_alike = tf.equal(size(batch), size(first))
+        return (
             i + 1,
-            next_unless_full(i + 1),
-            write(i, batch.get_value(), arrays),
-        ),
-        [one, next_unless_full(one), write(0, first, arrays)],
+            next_after(i + 1, is_alike),
+            is_alike,
+            write(i, batch, arrays),
+        )
+
+    one, yes = tf.constant(1), tf.constant(True)
+    count, _, last_is_alike, arrays = tf.while_loop(
+        lambda i, batch, *_: batch.has_value(),
+        body,
+        [one, next_after(one, yes), yes, write(0, first, arrays)],
     )
 
     def stacked(start, stop):
         rows = []
         for array, spec in zip(arrays, specs, strict=True):
             rows.append(array.gather(tf.range(start, stop)))
-            rows[-1].set_shape((None, *spec.shape))
+            if spec.shape.rank is not None:
+                rows[-1].set_shape((None, *spec.shape))
         return tf.nest.pack_sequence_as(iterator.element_spec, rows)
 
-    sizes = [tf.shape(arrays[0].read(i))[0] for i in (0, count - 1)]
-    last_is_short = tf.not_equal(*sizes)
-    num_whole = count - tf.cast(last_is_short, "int32")
-    return stacked(0, num_whole), stacked(count - 1, count), last_is_short
+    num_alike = count - tf.cast(tf.logical_not(last_is_alike), "int32")
+    batches, last = stacked(0, num_alike), stacked(count - 1, count)
+    return batches, last, tf.logical_not(last_is_alike)

@@ -9,6 +9,7 @@ Epoch `e` of the dataset is the same however training got there: arrays and
 import collections
 import concurrent.futures
 import itertools
+import warnings
 
 import keras
 import numpy as np
@@ -24,6 +25,7 @@ def epochs_of(
     shuffle=True,
     drop_remainder=False,
     steps_per_epoch=None,
+    num_replicas=1,
 ):
     """One `tf.data.Dataset`; each iteration over it is one epoch.
 
@@ -32,15 +34,25 @@ def epochs_of(
         y: Labels beside an array, or `None`.
         position: Function without arguments that gives `(epoch, seed)`, two
             integers; it is asked when an iteration starts.
-        batch_size: Integer, for arrays.
+        batch_size: Integer, for arrays; a multiple of `num_replicas`.
         shuffle: Whether arrays and `PyDataset`s are shuffled, anew each epoch.
         drop_remainder: Whether the last, short batch of an array is dropped.
         steps_per_epoch: Integer if an iteration does not end with an epoch but
             goes on: it then starts where epoch number `position()[0]` starts.
+        num_replicas: Integer, the replicas that share a batch of an array
+            evenly. Of arrays whose last, short batch is kept, the fewer than
+            `num_replicas` images that are left over are warned of and left
+            out. With `drop_remainder`, the last batch of a `PyDataset` is
+            dropped if it is no multiple, and each other one has to be. See
+            `even_batches` for the rest.
 
     Returns:
         A dataset of `x` or `(x, y)` batches, of known cardinality where that
         of `x` is known.
+
+    Raises:
+        ValueError: If `x` is an array of fewer images than replicas, or a
+            `PyDataset` whose first batch they cannot share.
     """
     options = tf.data.Options()
     if isinstance(x, tf.data.Dataset):
@@ -57,8 +69,15 @@ def epochs_of(
     elif isinstance(x, keras.utils.PyDataset):
         num_batches = x.num_batches
         num_batches = -1 if num_batches is None else num_batches
-        batches = _py_dataset_epoch(x, shuffle)
-        signature = tf.nest.map_structure(_batch_spec, _elements(x[0]))
+        first = _elements(x[0])
+        signature = tf.nest.map_structure(_batch_spec, first)
+        shares = num_replicas if drop_remainder else 1
+        if shares > 1:
+            check_shares(_length(first), shares)
+        # Its length has to be known, or Keras warns that data ran out.
+        if shares > 1 and num_batches > 1:
+            num_batches -= _length(_elements(x[num_batches - 1])) % shares > 0
+        batches = _py_dataset_epoch(x, shuffle, num_batches, shares)
 
         def one_epoch(epoch, seed):
             return tf.data.Dataset.from_generator(
@@ -71,10 +90,25 @@ def epochs_of(
         options.autotune.enabled = False
         arrays = tuple(tf.convert_to_tensor(a) for a in (x, y) if a is not None)
         size = len(x)
-        batch_size = min(batch_size, size) if drop_remainder else batch_size
-        num_batches = size // batch_size
-        if not drop_remainder:
-            num_batches = -(-size // batch_size)
+        num_even = size - size % num_replicas
+        if num_replicas > 1 and not num_even:
+            raise ValueError(
+                f"Data must have an image for each of the {num_replicas} "
+                f"replicas, got {size}."
+            )
+        num_indices = size
+        if drop_remainder:
+            batch_size = min(batch_size, num_even)
+            num_batches = size // batch_size
+        else:
+            if num_even < size:
+                warnings.warn(
+                    f"{size % num_replicas} of {size} images are left out: "
+                    f"{num_replicas} replicas cannot share them evenly.",
+                    stacklevel=4,
+                )
+            num_indices = num_even
+            num_batches = -(-num_even // batch_size)
 
         def one_epoch(epoch, seed):
             def gather(index):
@@ -85,7 +119,7 @@ def epochs_of(
                 rows = tuple(tf.gather(a, index) for a in arrays)
                 return rows if len(rows) > 1 else rows[0]
 
-            index = tf.data.Dataset.range(size)
+            index = tf.data.Dataset.range(num_indices)
             index = index.batch(batch_size, drop_remainder=drop_remainder)
             return index.map(gather, num_parallel_calls=1).prefetch(2)
 
@@ -112,6 +146,63 @@ def epochs_of(
     return dataset.with_options(options)
 
 
+def even_batches(dataset, num_replicas):
+    """Batches that replicas share evenly, of a dataset of any batches.
+
+    A replica without images would make means NaN, and one with fewer would
+    count in them as much as the others. What is left over of a batch goes
+    into the next one, so that of all images at most the last `num_replicas -
+    1` are left out.
+
+    Args:
+        dataset: A `tf.data.Dataset` of batches.
+        num_replicas: Integer.
+
+    Returns:
+        A dataset of the same structure, in the same order: `dataset` itself
+        if all its batches are known to be even. Its cardinality is unknown
+        if batches may be too short to leave anything.
+    """
+    specs = tf.nest.flatten(dataset.element_spec)
+    shape = specs[0].shape
+    size = shape[0] if shape.rank else None
+    if num_replicas == 1 or (size and size % num_replicas == 0):
+        return dataset
+    # An axis of unknown length is 0 here, as no rows are ever read of it.
+    nothing = [
+        tf.zeros([0, *(n or 0 for n in spec.shape[1:])], spec.dtype)
+        if spec.shape.rank
+        else tf.zeros([0], spec.dtype)
+        for spec in specs
+    ]
+
+    def step(left, *batch):
+        new = tf.nest.flatten(batch)
+        parts = tf.cond(
+            tf.shape(left[0])[0] == 0,
+            lambda: new,
+            lambda: [
+                tf.concat(pair, 0) for pair in zip(left, new, strict=True)
+            ],
+        )
+        for part, spec in zip(parts, specs, strict=True):
+            if spec.shape.rank:
+                part.set_shape([None, *spec.shape[1:]])
+        num_images = tf.shape(parts[0])[0]
+        cut = num_images - num_images % num_replicas
+        even = tf.nest.pack_sequence_as(
+            dataset.element_spec, [part[:cut] for part in parts]
+        )
+        return tuple(part[cut:] for part in parts), even
+
+    even = dataset.scan(tuple(nothing), step)
+    if size and size >= num_replicas:
+        return even  # none is empty, and the cardinality stays known
+    return even.filter(
+        lambda *batch: tf.shape(tf.nest.flatten(batch)[0])[0] > 0
+    )
+
+
 def without_labels(dataset):
     """A dataset of `x` alone, of `x` or `(x, y)`."""
     if not isinstance(dataset.element_spec, tuple):
@@ -119,13 +210,21 @@ def without_labels(dataset):
     return dataset.map(lambda x, *_: x)
 
 
-def _py_dataset_epoch(x, shuffle):
+def _py_dataset_epoch(x, shuffle, num_batches, shares):
+    def checked(future):
+        batch = _elements(future.result())
+        if shares > 1:
+            check_shares(_length(batch), shares)
+        return batch
+
     def batches(epoch, seed):
         x.on_epoch_begin()
         if x.num_batches is None:  # it never ends, so there is no order
             order = itertools.count()
         else:
-            order = np.arange(x.num_batches)
+            # With replicas, without the short batch that they cannot share.
+            count = num_batches if shares > 1 else x.num_batches
+            order = np.arange(count)
             if shuffle:
                 np.random.default_rng((seed, epoch)).shuffle(order)
         with concurrent.futures.ThreadPoolExecutor(max(1, x.workers)) as pool:
@@ -133,9 +232,9 @@ def _py_dataset_epoch(x, shuffle):
             for index in order:
                 waiting.append(pool.submit(x.__getitem__, int(index)))
                 if len(waiting) > max(1, min(x.workers, x.max_queue_size)):
-                    yield _elements(waiting.popleft().result())
+                    yield checked(waiting.popleft())
             while waiting:
-                yield _elements(waiting.popleft().result())
+                yield checked(waiting.popleft())
         x.on_epoch_end()
 
     return batches
@@ -147,6 +246,19 @@ def _elements(batch):
         return batch
     batch = tuple(part for part in batch if part is not None)
     return batch if len(batch) > 1 else batch[0]
+
+
+def _length(batch):
+    return len(tf.nest.flatten(batch)[0])
+
+
+def check_shares(num_images, num_replicas, what="Batches"):
+    """Refuses batches that replicas cannot share evenly."""
+    if num_images % num_replicas:
+        raise ValueError(
+            f"{what} must be a multiple of the {num_replicas} replicas that "
+            f"share a batch, got {num_images}."
+        )
 
 
 def _batch_spec(array):

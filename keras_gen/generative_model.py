@@ -5,6 +5,7 @@ import functools
 import inspect
 import os
 import types
+import warnings
 import weakref
 
 import keras
@@ -53,6 +54,7 @@ class GenerativeModel(keras.Model):
     num_classes = None
     condition_dim = None
     allows_unlabelled = False  # whether a label may be -1
+    draws_classes = True  # whether samples are of the classes asked for
     log_prob_kind = None
 
     def __init__(self, image_shape, *, seed=None, event_shape=None, **kwargs):
@@ -74,7 +76,8 @@ class GenerativeModel(keras.Model):
         self.skipped_in_a_row = self.add_weight(
             name="skipped_in_a_row",
             shape=(2,),
-            dtype="int32",
+            # XLA on a GPU reaches no int32 variables: they live on the host.
+            dtype="int64",
             initializer="zeros",
             trainable=False,
         )
@@ -272,7 +275,7 @@ class GenerativeModel(keras.Model):
             finite = tf.constant(True)
         else:
             finite = optimization.apply_if_finite(optimizer, gradients, weights)
-        skipped = 1 - tf.cast(finite, "int32")
+        skipped = 1 - tf.cast(finite, "int64")
         num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self.skipped.update_state(tf.cast(skipped, "float32") / num_replicas)
         index = [o is optimizer for o in self.optimizers].index(True)
@@ -287,9 +290,12 @@ class GenerativeModel(keras.Model):
 
     def averaged_copy(self, network):
         """A copy of `network` for the moving average of its weights."""
-        copy = saving.deserialize_keras_object(
-            saving.serialize_keras_object(network)
-        )
+        # Of what lives here, so that it need not be registered; a file with
+        # lambdas is refused where the network itself is read from it.
+        with _named_objects(network) as objects:
+            copy = saving.deserialize_keras_object(
+                saving.serialize_keras_object(network), custom_objects=objects
+            )
         if not copy.built:
             copy.build(network.input_shape)
         copy.set_weights(network.get_weights())
@@ -421,20 +427,42 @@ class GenerativeModel(keras.Model):
         )
 
     def evaluate(
-        self, x=None, y=None, batch_size=None, return_dict=False, **kwargs
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        verbose="auto",
+        sample_weight=None,
+        steps=None,
+        callbacks=None,
+        return_dict=False,
+        **kwargs,
     ):
         """Means over the data of what `test_step` logs, as `keras.Model`."""
         if not kwargs.get("_use_cached_eval_dataset"):
             self._assert_compile_called("evaluate")
-            if kwargs.pop("sample_weight", None) is not None:
+            if sample_weight is not None:
                 raise ValueError(
                     "`sample_weight` is not used by generative models. Leave "
                     "it out."
                 )
-            steps = ("steps", kwargs.get("steps"))
-            x = self._checked(x, y, batch_size=batch_size, steps=steps)
+            x = self._checked(
+                x, y, batch_size=batch_size, steps=("steps", steps)
+            )
             y = None
-        logs = super().evaluate(x, y, return_dict=True, **kwargs)
+        with warnings.catch_warnings():
+            if self.distribute_strategy.num_replicas_in_sync > 1:
+                # They share the images anew, in batches that no one counts.
+                warnings.filterwarnings("ignore", "Your input ran out of data")
+            logs = super().evaluate(
+                x,
+                y,
+                verbose=verbose,
+                steps=steps,
+                callbacks=callbacks,
+                return_dict=True,
+                **kwargs,
+            )
         # The loss comes first, and updates that were skipped are not asked for.
         logs = {name: logs[name] for name in self.logged}
         return logs if return_dict else list(logs.values())
@@ -468,13 +496,19 @@ class GenerativeModel(keras.Model):
         steps=None,
         **feeding_,
     ):
-        """Data as one dataset, or the `ValueError` that says what to mend."""
+        """Data as one dataset, or the `ValueError` that says what to mend.
+
+        Replicas get equal shares of each batch, and none an empty one: in
+        training short batches are dropped, and in evaluation all images are
+        kept but at most the last `num_replicas - 1`.
+        """
         # Not again what the last `fit` took: to look at a first batch costs as
         # much as ten steps, and one more start of a dataset is another order.
         if y is not None or all(x is not known for known, _ in self._starts):
             self.check_data(x, y, argument=argument)
         if batch_size is not None:
             inputs.check_positive_integer(batch_size, "batch_size")
+        num_replicas = self.distribute_strategy.num_replicas_in_sync
         training = "shuffle" in feeding_
         several = tf.distribute.has_strategy() or self._distribute_strategy
         if training and several and isinstance(x, tf.data.Dataset):
@@ -484,6 +518,14 @@ class GenerativeModel(keras.Model):
                     f"`{argument}` may end with a batch too short for all "
                     "replicas. Batch it with `drop_remainder=True`."
                 )
+            feeding.check_shares(
+                spec.shape[0], num_replicas, f"Batches of `{argument}`"
+            )
+        in_batches = isinstance(x, tf.data.Dataset | keras.utils.PyDataset)
+        if training and batch_size and not in_batches:
+            feeding.check_shares(batch_size, num_replicas, "`batch_size`")
+        batch_size = batch_size or 32
+        batch_size = max(1, batch_size // num_replicas) * num_replicas
         feeding_.setdefault("shuffle", False)
         # TensorFlow keeps the functions of data sets for good: one that held
         # the model would never let go of it.
@@ -491,14 +533,17 @@ class GenerativeModel(keras.Model):
         dataset = feeding.epochs_of(
             x,
             y,
-            batch_size=batch_size or 32,
+            batch_size=batch_size,
             drop_remainder=bool(training and several),
+            num_replicas=num_replicas,
             position=lambda: position()(),
             **feeding_,
         )
         if not (self.num_classes or self.condition_dim):
             # Not all that may stand beside images compiles.
             dataset = feeding.without_labels(dataset)
+        if in_batches and not training:
+            dataset = feeding.even_batches(dataset, num_replicas)
         name, count = steps or (None, None)
         if count is not None:  # see `_end_executions_with_epoch`
             dataset = dataset.take(inputs.check_positive_integer(count, name))
@@ -726,7 +771,9 @@ class GenerativeModel(keras.Model):
                 # It draws nothing, and has them for models to be exchangeable.
                 taken = [n for n in taken if n not in ("num_samples", "seed")]
             taken = [arguments[name] for name in taken if name in arguments]
-            if verb == "sample" and self.num_classes:
+            if verb == "sample" and not self.draws_classes:
+                taken = [spec for spec in taken if spec.name != "condition"]
+            elif verb == "sample" and self.num_classes:
                 # Without a condition, it is of all classes.
                 table["conditional_sample"] = self._endpoint(verb, taken)
                 taken = [spec for spec in taken if spec.name != "condition"]
@@ -812,6 +859,36 @@ def _pair(data):
             "of images are not used by generative models. Leave them out."
         )
     return tuple(data[:2])
+
+
+@contextlib.contextmanager
+def _named_objects(network):
+    """What Keras must know by name to copy a network: `{name: object}`.
+
+    Meanwhile functions have names of their own: those of lambdas, and of
+    closures made by one function, are all the same.
+    """
+    kinds, functions = {}, {}
+    for layer in network._flatten_layers():
+        for value in (layer, *vars(layer).values()):
+            if isinstance(value, types.FunctionType):
+                functions[value] = value.__name__
+            elif hasattr(value, "get_config"):
+                kinds[type(value)] = saving.get_registered_name(type(value))
+    objects = {name: kind for kind, name in kinds.items() if _is_custom(kind)}
+    functions = {f: name for f, name in functions.items() if _is_custom(f)}
+    try:
+        for i, (function, name) in enumerate(functions.items()):
+            function.__name__ = f"{name}_{i}"
+            objects[saving.get_registered_name(function)] = function
+        yield objects
+    finally:
+        for function, name in functions.items():
+            function.__name__ = name
+
+
+def _is_custom(item):
+    return not str(item.__module__).startswith("keras.")
 
 
 @contextlib.contextmanager

@@ -176,15 +176,23 @@ def check_network(network, input_shape, output_shape, argument):
 
     >>> check_network(encoder, (28, 28, 1), (64,), "encoder")
     """
-    wanted = [("inputs", input_shape), ("outputs", output_shape)]
     if not isinstance(network, keras.Model) or not network.built:
         raise ValueError(
             f"`{argument}` must be a built `keras.Model`, got "
             f"{_show(network)}. Begin a `keras.Sequential` with `keras.Input`, "
             "or call `build(input_shape)`."
         )
-    for name, shape in wanted:
-        got = getattr(network, f"{name[:-1]}_shape", None)
+    if hasattr(network, "input_shape"):
+        taken = network.input_shape
+        given = getattr(network, "output_shape", None)
+    else:
+        taken = (None, *input_shape)
+        given = traced_output_shape(network, taken, argument)
+    wanted = [
+        ("inputs", input_shape, taken),
+        ("outputs", output_shape, given),
+    ]
+    for name, shape, got in wanted:
         if tuple(got or ())[1:] == tuple(shape):
             continue
         shape, got = (
@@ -195,6 +203,44 @@ def check_network(network, input_shape, output_shape, argument):
             f"(batch, {_clip(got)}). Change its first or last layer, or leave "
             "the argument out for the default network."
         )
+
+
+def traced_output_shape(network, shapes, argument):
+    """Shape of what a subclassed model gives, which has no `output_shape`.
+
+    Args:
+        network: A built `keras.Model`.
+        shapes: Shape of its input with the batch, or a list of several.
+        argument: String, the name of the argument in error messages.
+
+    Returns:
+        The shape with the batch, or shapes in the structure of the outputs.
+
+    Raises:
+        ValueError: If it does not take inputs of these shapes.
+
+    Example:
+
+    >>> traced_output_shape(encoder, (None, 28, 28, 1), "encoder")  # (None, 64)
+    """
+
+    def tensor(shape):  # as Keras casts inputs
+        return keras.KerasTensor(shape, network.compute_dtype)
+
+    several = isinstance(shapes, list)
+    x = [tensor(shape) for shape in shapes] if several else tensor(shapes)
+    try:
+        output = network.compute_output_spec(x)
+    except Exception as error:  # whatever users raise in their `call`
+        shapes = " and ".join(map(str, shapes if several else [shapes]))
+        raise ValueError(
+            f"`{argument}` must take inputs of shape {shapes}, got a "
+            f"{_clip(type(network).__name__)} whose shapes cannot be told: "
+            f"{_clip(type(error).__name__)}: {_clip(str(error))}. If it does, "
+            "wrap it: `x = keras.Input(shape)`, "
+            "`keras.Model(x, network(x))`."
+        ) from error
+    return keras.tree.map_structure(lambda y: tuple(y.shape), output)
 
 
 def check_two_optimizers(d_optimizer, g_optimizer):

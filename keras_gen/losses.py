@@ -564,6 +564,27 @@ def get(identifier, label_smoothing=0.0):
     return type(loss)(label_smoothing)
 
 
+# None of these looks at real images, whose logits may be missing.
+_BLIND_TO_REAL = (
+    Minimax.generator,
+    NonSaturating.generator,
+    LeastSquares.generator,
+    Wasserstein.generator,
+)
+
+
+def generator_sees_real(loss):
+    """Whether `loss.generator` looks at its first argument, of real images.
+
+    Args:
+        loss: What `get` gives.
+
+    Returns:
+        Boolean; of losses that are not of this file always `True`.
+    """
+    return getattr(loss.generator, "__func__", None) not in _BLIND_TO_REAL
+
+
 def get_penalty(identifier):
     """The penalty that `identifier` stands for.
 

@@ -117,3 +117,31 @@ def test_networks_of_both_kinds_are_checked():
         with pytest.raises(ValueError, match=message) as error:
             conditioning.check_network(*arguments)
         assert len(str(error.value)) <= 600
+
+
+class Beside(keras.Model):
+    """A subclassed model of `[z, condition]`."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(5)
+
+    def call(self, inputs):
+        z, condition = inputs
+        return self.dense(tf.concat([z, condition], axis=1))
+
+
+def test_shapes_of_a_subclassed_network_are_found_by_tracing_it():
+    network = Beside()
+    with pytest.raises(ValueError, match="`net` must be a built"):
+        conditioning.check_network(network, (2,), (5,), "net", 3)
+    network([np.zeros((1, 2)), np.zeros((1, 3))])
+    conditioning.check_network(network, (2,), (5,), "net", 3)
+    for arguments, message in (
+        (((2,), (6,), "net", 3), r"`net` must have outputs of .*\(None, 6\)"),
+        (((2,), (5,), "net", 4), r"`net` must take inputs of .*\(None, 4\)"),
+        (((2,), (5,), "net"), r"`net` must take inputs of shape \(None, 2\),"),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            conditioning.check_network(network, *arguments)
+        assert len(str(error.value)) <= 600

@@ -18,8 +18,16 @@ FLAGS = ["--dataset=digits", "--epochs=1", "--batch_size=750"]
 MORE_FLAGS = {
     "boltzmann": ["--hidden_dims=16", "--temperatures=50"],
     "gan": ["--weight_clipping=0.1", "--instance_noise=0.1", "--packing=2"],
+    "gsn": ["--hidden_dims=16", "--walkback_steps=2"],
+    "impute": ["--num_samples=2", "--num_steps=5"],
+    "laplacian_gan": ["--num_levels=2"],
     "pixel_cnn": ["--num_filters=8", "--num_layers=2"],
-    "real_nvp": ["--num_couplings=1", "--hidden_dim=8", "--num_blocks=1"],
+    "real_nvp": [
+        "--num_couplings=1",
+        "--num_scales=2",
+        "--hidden_dim=8",
+        "--num_blocks=1",
+    ],
     "vae": ["--num_samples=2", "--hidden_dims=16"],
 }
 # evaluate.py trains nothing: tests/evaluation_test.py runs it. Others have data
@@ -91,6 +99,7 @@ def test_families_are_compared(binarize, tmp_path):
         f"--output_dir={tmp_path}",
         "--dataset=digits",
         "--seconds=0",
+        "--num_samples=100",
         *([f"--binarize={binarize}"] if binarize else []),
         *(f"--model={name}" for name in names),
     )

@@ -6,6 +6,8 @@ import pytest
 import tensorflow as tf
 
 from keras_gen import feeding
+from keras_gen.models.gan import GAN
+from keras_gen.models.pixel_cnn import PixelCNN
 
 
 def feed(x, y=None, *, epoch=0, seed=0, **arguments):
@@ -324,3 +326,193 @@ def test_a_dataset_whose_labels_are_none_is_one_of_images():
     data = data.map(lambda x: (x, None))
     made = feeding.epochs_of(data, position=lambda: (0, 0))
     assert [batch.shape for batch in made] == [(2, 2, 2, 1)] * 2
+
+
+# Shares of replicas
+
+
+def labelled_batches(sizes):
+    """A dataset of numbered images and their numbers, in these batches."""
+    ends = np.cumsum(sizes)
+
+    def batches():
+        for end, size in zip(ends, sizes, strict=True):
+            images = numbered(end)[end - size :]
+            yield images, np.ravel(images).astype("int32")
+
+    signature = (
+        tf.TensorSpec((None, None, 1, 1)),
+        tf.TensorSpec((None,), "int32"),
+    )
+    return tf.data.Dataset.from_generator(batches, output_signature=signature)
+
+
+def test_even_batches_hold_all_but_what_no_replica_can_share():
+    x = labelled_batches([5, 1, 1, 7, 2, 3])
+    data = feeding.even_batches(x, 3)
+    assert sizes_of(data.map(lambda x, y: x)) == [3, 3, 6, 3, 3]
+    assert data.element_spec == x.element_spec
+    order = []
+    for images, labels in data:
+        np.testing.assert_array_equal(np.ravel(images), labels)
+        order.extend(labels.numpy())
+    assert order == list(range(18))  # of 19
+
+
+def test_batches_that_are_even_are_passed_on_as_they_are():
+    x = tf.data.Dataset.from_tensor_slices(numbered(9))
+    assert feeding.even_batches(x.batch(2), 1).cardinality() == 5
+    whole = x.batch(4, drop_remainder=True)
+    assert feeding.even_batches(whole, 2) is whole
+
+
+def test_even_batches_may_be_of_images_of_any_rank():
+    signature = tf.TensorSpec(None)
+    x = tf.data.Dataset.from_generator(
+        lambda: (numbered(3), numbered(2)), output_signature=signature
+    )
+    assert order_of(feeding.even_batches(x, 2)) == [0, 1, 2, 0]
+
+
+def test_arrays_are_cut_to_what_replicas_can_share():
+    x = numbered(11)
+    with pytest.warns(UserWarning, match="2 of 11 images are left out"):
+        data = feed(x, batch_size=6, shuffle=False, num_replicas=3)
+    assert sizes_of(data) == [6, 3] and data.cardinality() == 2
+    data = feed(x, batch_size=30, drop_remainder=True, num_replicas=3)
+    assert sizes_of(data) == [9]
+    with pytest.raises(ValueError, match="each of the 12 replicas, got 11"):
+        feed(x, batch_size=12, num_replicas=12)
+
+
+class Uneven(Batches):
+    """Batches of two images, but for one batch of one."""
+
+    def __init__(self, num_batches, short=-1):
+        super().__init__(num_batches)
+        self.short = short % num_batches
+
+    def __getitem__(self, index):
+        images = super().__getitem__(index)
+        return images[: 1 if index == self.short else 2]
+
+
+def test_the_batch_of_a_py_dataset_that_replicas_cannot_share_is_dropped():
+    for epoch in range(3):
+        given = {"epoch": epoch, "drop_remainder": True, "num_replicas": 2}
+        data = feed(Uneven(5), **given)
+        assert sorted(order_of(data)) == list(range(8))
+        assert data.cardinality() == 4
+    with pytest.raises(ValueError, match="multiple of the 2 replicas"):
+        feed(Uneven(1), **given)
+    with pytest.raises(tf.errors.OpError, match="multiple of the 2 replicas"):
+        order_of(feed(Uneven(5, short=2), **given))
+    kept = feed(Uneven(5), drop_remainder=True)
+    assert len(order_of(kept)) == 9 and kept.cardinality() == 5
+
+
+class Pictures(keras.utils.PyDataset):
+    """Batches of 5 images."""
+
+    def __init__(self, images):
+        super().__init__()
+        self.images = images
+
+    def __len__(self):
+        return -(-len(self.images) // 5)
+
+    def __getitem__(self, index):
+        return self.images[5 * index :][:5]
+
+
+def pictures(size):
+    return (np.random.default_rng(0).random((size, 2, 3, 1)) > 0.5).astype(
+        "float32"
+    )
+
+
+@pytest.fixture(scope="module")
+def pixel_cnn(two_replicas):
+    with two_replicas.scope():
+        model = PixelCNN((2, 3, 1), 2, 1, likelihood="bernoulli", seed=1)
+        model.compile("sgd")
+    return model
+
+
+# Keras says so of all data that do not know their length.
+KNOWN = pytest.mark.filterwarnings("ignore:Your input ran out of data")
+
+
+@KNOWN
+@pytest.mark.filterwarnings("ignore:1 of 33 images are left out")
+@pytest.mark.parametrize("kind", ["array", "dataset", "PyDataset"])
+def test_two_replicas_evaluate_all_images_they_can_share(kind, pixel_cnn):
+    x = pictures(33)
+    expected = -np.mean(pixel_cnn.log_prob(x[:32]))
+    data = {
+        "array": x,
+        "dataset": tf.data.Dataset.from_tensor_slices(x).batch(5),
+        "PyDataset": Pictures(x),
+    }[kind]
+    given = {"batch_size": 5} if kind == "array" else {}
+    logs = pixel_cnn.evaluate(data, **given, verbose=0, return_dict=True)
+    assert logs["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+@KNOWN
+def test_a_short_batch_leaves_no_replica_nothing_to_average(two_replicas):
+    def network(inputs, outputs):
+        return keras.Sequential(
+            [
+                keras.Input(inputs),
+                keras.layers.Flatten(),
+                keras.layers.Dense(int(np.prod(outputs))),
+                keras.layers.Reshape(outputs),
+            ]
+        )
+
+    shape = (2, 3, 1)
+    with two_replicas.scope():
+        gan = GAN(
+            shape,
+            2,
+            generator=network((2,), shape),
+            discriminator=network(shape, (1,)),
+            seed=1,
+        )
+        gan.compile()
+    x = pictures(33)
+    with pytest.warns(UserWarning, match="1 of 33 images"):
+        logs = gan.evaluate(x, batch_size=32, verbose=0, return_dict=True)
+    assert np.all(np.isfinite(list(logs.values()))), logs
+    data = tf.data.Dataset.from_tensor_slices(x).batch(32)
+    history = gan.fit(
+        x[:32], validation_data=data, batch_size=16, verbose=0
+    ).history
+    assert np.all(np.isfinite(list(history.values()))), history
+
+
+def test_training_takes_batches_that_two_replicas_can_share(pixel_cnn):
+    x = pictures(33)
+    with pytest.raises(ValueError, match="`batch_size` must be a multiple"):
+        pixel_cnn.fit(x, batch_size=5, verbose=0)
+    data = tf.data.Dataset.from_tensor_slices(x).batch(5, drop_remainder=True)
+    with pytest.raises(ValueError, match="Batches of `x` must be a multiple"):
+        pixel_cnn.fit(data, verbose=0)
+    with pytest.raises(ValueError, match="Batches must be a multiple"):
+        pixel_cnn.fit(Pictures(x), verbose=0)
+
+
+def test_two_replicas_train_without_the_short_batch_of_a_py_dataset(pixel_cnn):
+    class Even(Pictures):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return self.images[4 * index :][:4]
+
+    before = int(np.asarray(pixel_cnn.optimizer.iterations))
+    history = pixel_cnn.fit(Even(pictures(9)), epochs=2, verbose=0).history
+    after = int(np.asarray(pixel_cnn.optimizer.iterations))
+    assert after - before == 2 * 2
+    assert np.all(np.isfinite(history["loss"]))

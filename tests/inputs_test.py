@@ -783,3 +783,41 @@ def test_image_shape_becomes_a_tuple_of_python_integers():
         checked = inputs.check_image_shape(image_shape)
         assert checked == (4, 5, 3)
         assert all(type(size) is int for size in checked)
+
+
+class Flat(keras.Model):
+    """A subclassed model, which has no `input_shape` in Keras 3."""
+
+    def __init__(self):
+        super().__init__()
+        self.flatten = keras.layers.Flatten()
+        self.dense = keras.layers.Dense(7)
+
+    def call(self, x):
+        return self.dense(self.flatten(x))
+
+
+def test_shapes_of_a_subclassed_network_are_found_by_tracing_it():
+    network = Flat()
+    message = message_of(inputs.check_network, network, (4, 5), (7,), "net")
+    assert message.startswith("`net` must be a built `keras.Model`")
+    network(np.zeros((1, 4, 5)))
+    inputs.check_network(network, (4, 5), (7,), "net")
+    message = message_of(inputs.check_network, network, (4, 5), (8,), "net")
+    assert "outputs of shape (batch, 8), got (batch, 7)" in message
+    message = message_of(inputs.check_network, network, (4, 6), (7,), "net")
+    assert "`net` must take inputs of shape (None, 4, 6), got a Flat" in message
+    assert "`keras.Model(x, network(x))`" in message
+    x = keras.Input((4, 5))
+    wrapped = keras.Model(x, network(x))
+    inputs.check_network(wrapped, (4, 5), (7,), "net")
+
+
+def test_shapes_are_traced_in_half_precision_too():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        network = Flat()
+        network(np.zeros((1, 4, 5)))
+        inputs.check_network(network, (4, 5), (7,), "net")
+    finally:
+        keras.config.set_dtype_policy("float32")

@@ -179,6 +179,19 @@ def test_generator_loss_needs_no_real_logits(name):
     assert loss.generator(None, fake) == loss.generator(logits(0), fake)
 
 
+def test_only_some_generators_look_at_real_images():
+    class Mine(losses.NonSaturating):
+        def generator(self, real_logits, fake_logits):
+            return super().generator(real_logits, fake_logits - real_logits)
+
+    seeing = [losses.get("relativistic"), losses.get("feature_matching")]
+    for loss in [*seeing, Mine()]:
+        assert losses.generator_sees_real(loss)
+    blind = "non_saturating minimax least_squares wasserstein hinge".split()
+    for name in blind:
+        assert not losses.generator_sees_real(losses.get(name))
+
+
 def test_gradients_of_a_generator_whose_image_looks_real_once_in_ten_thousand():
     fake = [[math.log(1e-4 / (1 - 1e-4))]]  # D(G(z)) = 1e-4
     for loss, slope in (

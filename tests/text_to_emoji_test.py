@@ -80,7 +80,7 @@ def test_example_draws_a_phrase_and_exports(
             f"--output_dir={tmp_path}",
             "--image_size=8",
             "--epochs=1",
-            "--batch_size=3",
+            "--batch_size=4",
             "--phrase=red rocket",
         ]
     )

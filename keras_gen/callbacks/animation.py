@@ -8,7 +8,11 @@ import numpy as np
 
 from keras_gen import files, inputs
 from keras_gen.callbacks.chief import is_chief
-from keras_gen.callbacks.pictures import PictureGrid, SampleGrid
+from keras_gen.callbacks.pictures import (
+    PictureGrid,
+    SampleGrid,
+    going_on_without,
+)
 
 MAX_SIDE = 1024  # pixels of a frame
 LAST_FRAME_SECONDS = 2.0
@@ -27,7 +31,8 @@ class TrainingAnimation(keras.callbacks.Callback):
 
     However long the run and large the grids, it keeps `max_frames` frames in
     memory at most, of one byte a pixel, and these within 1024 x 1024 pixels:
-    more are thinned out evenly, larger pictures are made smaller.
+    more are thinned out evenly, larger pictures are made smaller. A film that
+    cannot be written, on a full disk for one, is left out with a warning.
 
     Args:
         grid: A callback that draws, as `SampleGrid`, `ReconstructionGrid` or
@@ -76,6 +81,7 @@ class TrainingAnimation(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.grid.on_train_begin(logs)
         self.num_epochs = 0
+        self.told = False
 
     def on_epoch_begin(self, epoch, logs=None):
         self.grid.on_epoch_begin(epoch, logs)
@@ -91,10 +97,11 @@ class TrainingAnimation(keras.callbacks.Callback):
         self.grid.on_train_end(logs)
         if not is_chief(self.model):
             return
-        paths = self.frames_of(self.grid.directory)
-        if paths:
-            path = os.path.join(self.grid.directory, f"{self.grid.tag}.gif")
-            write_gif(paths, path, self.frame_seconds)
+        path = os.path.join(self.grid.directory, f"{self.grid.tag}.gif")
+        with going_on_without(path, self):
+            paths = self.frames_of(self.grid.directory)
+            if paths:
+                write_gif(paths, path, self.frame_seconds)
 
     def frames_of(self, directory):
         """Paths of the PNG files that become frames, first to last."""

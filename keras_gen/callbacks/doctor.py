@@ -1,5 +1,6 @@
 """A callback that warns of known failures of training."""
 
+import inspect
 import warnings
 
 import keras
@@ -31,7 +32,8 @@ class Doctor(keras.callbacks.Callback):
 
     It reads the logs of each epoch, changes nothing and costs nothing. A
     failure is one that shows in `patience` epochs in a row; each is told once
-    in a `fit`, with its remedies, as a `UserWarning`.
+    in a `fit`, with those remedies that the model has arguments for, as a
+    `UserWarning`.
 
     - Posterior collapse, of models that log `kl` (nats): the posterior equals
       the prior, `encode` is constant and the decoder does without the
@@ -69,11 +71,12 @@ class Doctor(keras.callbacks.Callback):
         self.before = {}
         self.epochs_in_a_row = dict.fromkeys(CHECKS, 0)
         self.told = set()
+        self.arguments = arguments_of(type(self.model))
 
     def on_epoch_end(self, epoch, logs=None):
         logs = logs or {}
         for check in CHECKS:
-            finding = check(logs, self.before)
+            finding = check(logs, self.before, self.arguments)
             row = self.epochs_in_a_row[check] + 1 if finding else 0
             self.epochs_in_a_row[check] = row
             due = row >= self.patience and check not in self.told
@@ -83,12 +86,54 @@ class Doctor(keras.callbacks.Callback):
         self.before = logs
 
 
-def posterior_collapse(logs, before):
+def arguments_of(model_class):
+    """Names of the arguments that a class of models is built and compiled with.
+
+    Args:
+        model_class: A subclass of `keras.Model`. What it hands on as
+            `**kwargs` is looked up in the classes that it inherits from.
+
+    Returns:
+        Set of strings.
+
+    Example:
+
+    >>> "packing" in arguments_of(GAN)  # True
+    """
+    names = set()
+    for method in ("__init__", "compile"):
+        for parent in model_class.__mro__:
+            if method not in vars(parent):
+                continue
+            parameters = inspect.signature(vars(parent)[method]).parameters
+            names.update(parameters)
+            kinds = [parameter.kind for parameter in parameters.values()]
+            if inspect.Parameter.VAR_KEYWORD not in kinds:
+                break
+    return names
+
+
+def remedies(options, arguments):
+    """The options that a model has, as the end of a sentence.
+
+    Args:
+        options: Pairs of an argument's name, or `None` for what any model
+            has, and of what to do with it.
+        arguments: The names that the model knows.
+    """
+    *others, last = [
+        text for name, text in options if name is None or name in arguments
+    ]
+    return f"{', '.join(others)}, or {last}" if others else last
+
+
+def posterior_collapse(logs, before, arguments):
     """The sentence that tells of latents that carry nothing, or `None`.
 
     Args:
         logs: Dictionary of the epoch's means.
         before: That of the epoch before.
+        arguments: Names of the model's arguments, which remedies are of.
     """
     kl, kl_before = logs.get("kl"), before.get("kl")
     if kl is None:
@@ -100,20 +145,26 @@ def posterior_collapse(logs, before):
         sign = "`active_units` stays at 0"
     else:
         return None
+    options = (
+        ("beta", "a smaller `beta`"),
+        ("beta_warmup_steps", "one that rises from 0 (`beta_warmup_steps`)"),
+        ("free_bits", "`free_bits`"),
+        (None, "a stronger encoder or a weaker decoder"),
+    )
     return (
         f"Posterior collapse: {sign}, so that `encode` gives all images the "
-        "same code and the decoder does without it; train again with a `beta` "
-        "that is smaller or rises from 0 (`beta_warmup_steps`), with "
-        "`free_bits`, or with a stronger encoder or a weaker decoder."
+        "same code and the decoder does without it; train again with "
+        f"{remedies(options, arguments)}."
     )
 
 
-def discriminator_wins(logs, before):
+def discriminator_wins(logs, before, arguments):
     """The sentence that tells of a generator with nothing to go by, or `None`.
 
     Args:
         logs: Dictionary of the epoch's means.
         before: That of the epoch before.
+        arguments: Names of the model's arguments, which remedies are of.
     """
     names = ("d_real_accuracy", "d_fake_accuracy")
     if min(logs.get(name, 0.0) for name in names) <= SURE_ACCURACY:
@@ -122,30 +173,43 @@ def discriminator_wins(logs, before):
     change = abs(diversity - before.get("diversity", diversity))
     if change > STILL_DIVERSITY * diversity:
         return None
+    options = (
+        (
+            "gradient_penalty",
+            "a `gradient_penalty` such as `losses.R1(1.0)`",
+        ),
+        ("instance_noise", "`instance_noise`"),
+        ("d_steps", "fewer `d_steps`"),
+        (None, "a smaller learning rate in `d_optimizer`"),
+    )
     return (
         "The discriminator wins: `d_real_accuracy` and `d_fake_accuracy` stay "
         f"above {SURE_ACCURACY}, so that the generator learns little; train "
-        "again with a `gradient_penalty` such as `losses.R1(1.0)`, with "
-        "`instance_noise`, with fewer `d_steps`, or with a smaller learning "
-        "rate in `d_optimizer`."
+        f"again with {remedies(options, arguments)}."
     )
 
 
-def mode_collapse(logs, before):
+def mode_collapse(logs, before, arguments):
     """The sentence that tells of generated images that are alike, or `None`.
 
     Args:
         logs: Dictionary of the epoch's means.
         before: That of the epoch before.
+        arguments: Names of the model's arguments, which remedies are of.
     """
     if logs.get("diversity", 1.0) >= COLLAPSED_DIVERSITY:
         return None
+    options = (
+        (None, "a smaller learning rate in `g_optimizer`"),
+        ("gradient_penalty", "a `gradient_penalty`"),
+        ("packing", "`packing`"),
+        ("unrolled_steps", "`unrolled_steps`"),
+        (None, "`layers.MinibatchDiscrimination` in the discriminator"),
+    )
     return (
         f"Mode collapse: `diversity` stays below {COLLAPSED_DIVERSITY}, so "
-        "that generated images are much alike; train again with a smaller "
-        "learning rate in `g_optimizer`, with a `gradient_penalty`, with "
-        "`packing` or `unrolled_steps`, or with "
-        "`layers.MinibatchDiscrimination` in the discriminator."
+        "that generated images are much alike; train again with "
+        f"{remedies(options, arguments)}."
     )
 
 

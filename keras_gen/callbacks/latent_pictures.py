@@ -50,8 +50,8 @@ class LatentTraversal(PictureGrid):
     Raises:
         ImportError: If `tensorboard` is asked for and not installed.
         ValueError: If an argument is not as above; before training starts, if
-            the model has no `encode` or no `decode`, or `directory` cannot be
-            written to.
+            the model has no `encode` or no `decode`, `condition` is missing or
+            not what they take, or `directory` cannot be written to.
 
     Example:
 
@@ -142,8 +142,8 @@ class InterpolationGrid(PictureGrid):
         ImportError: If `tensorboard` is asked for and not installed.
         ValueError: If an argument is not as above, or `x` holds too few
             images; before training starts, if there is an `x` and the model
-            has no `encode` or no `decode`, or `directory` cannot be written
-            to.
+            has no `encode` or no `decode`, `condition` is missing or not what
+            the model takes, or `directory` cannot be written to.
 
     Example:
 
@@ -187,8 +187,8 @@ class InterpolationGrid(PictureGrid):
             condition, 2 * num_pairs, "end of a path, two a row"
         )
 
-    def on_train_begin(self, logs=None):
-        super().on_train_begin(logs)
+    def check_model(self):
+        super().check_model()
         if self.x is None and not hasattr(self.model, "latent_dim"):
             raise ValueError(
                 "`InterpolationGrid` needs images `x` for a model without "
@@ -239,7 +239,8 @@ class LatentManifold(PictureGrid):
         ImportError: If `tensorboard` is asked for and not installed.
         ValueError: If a count is not a positive integer; before training
             starts, if the model has no `decode`, a `latent_dim` other than 2,
-            or `directory` cannot be written to.
+            `condition` is missing or not what `decode` takes, or `directory`
+            cannot be written to.
 
     Example:
 
@@ -264,11 +265,10 @@ class LatentManifold(PictureGrid):
             condition = [condition]
         self.condition = condition_arguments(condition, 1, "grid")
 
-    def on_train_begin(self, logs=None):
-        super().on_train_begin(logs)
+    def check_model(self):
+        super().check_model()
         latent_dim = getattr(self.model, "latent_dim", None)
         if latent_dim != 2:
-            self.close()
             raise ValueError(
                 "`LatentManifold` needs a model whose `latent_dim` is 2, got "
                 f"{latent_dim}. Build one, or use `LatentTraversal`."

@@ -1,7 +1,9 @@
 """Callbacks that draw what a model has learned so far, as PNG files."""
 
+import contextlib
 import os
 import tempfile
+import warnings
 
 import keras
 import numpy as np
@@ -18,7 +20,8 @@ class PictureGrid(keras.callbacks.Callback):
     that returns the grid of now, uint8 `(height, width, channels)`. The grid
     of epoch 1 is `directory/PREFIX_0001.png`, and `directory/TAG.png` is
     always a copy of the newest grid. When several workers train together,
-    only the chief draws and writes.
+    only the chief draws and writes. A file that cannot be written, on a full
+    disk for one, is left out with one warning, and training goes on.
 
     Args:
         directory: Folder of the PNG files, made if it is missing.
@@ -30,14 +33,15 @@ class PictureGrid(keras.callbacks.Callback):
     Raises:
         ImportError: If `tensorboard` is asked for and not installed.
         ValueError: If `every` is not a positive integer; before training
-            starts, if the model lacks a verb or `directory` cannot be
-            written to.
+            starts, if the model lacks a verb, refuses what it is asked to
+            draw, or `directory` cannot be written to.
     """
 
     verbs = ()  # the methods of the model that draw
     prefix = None  # of the files, one an epoch
     tag = None  # of the newest grid, and in TensorBoard
     x = None  # images of the user's that are drawn
+    told = False  # of a file that could not be written
 
     def __init__(self, directory, *, every=1, tensorboard=None):
         super().__init__()
@@ -49,6 +53,17 @@ class PictureGrid(keras.callbacks.Callback):
         self.writer = None
 
     def on_train_begin(self, logs=None):
+        self.check_model()
+        if is_chief(self.model):
+            require_writable(self.directory)
+            self.told = False
+            self.close()  # the writer of a `fit` that was interrupted
+            self.rehearse()
+            if self.tensorboard:
+                self.writer = tf.summary.create_file_writer(self.tensorboard)
+
+    def check_model(self):
+        """Raises if this is no model to draw."""
         for verb in self.verbs:
             if not callable(getattr(self.model, verb, None)):
                 raise ValueError(
@@ -68,11 +83,20 @@ class PictureGrid(keras.callbacks.Callback):
                 f"`x` of `{type(self).__name__}` must hold images of the "
                 f"model's shape {tuple(shape)}, got {x.shape[1:]}."
             )
-        if is_chief(self.model):
-            require_writable(self.directory)
-            self.close()  # the writer of a `fit` that was interrupted
-            if self.tensorboard:
-                self.writer = tf.summary.create_file_writer(self.tensorboard)
+
+    def rehearse(self):
+        """Draws once, so that a wrong `condition` is found before training."""
+        # Only the verbs know what they take. A whole grid costs less than a
+        # smaller one would: what it compiles is used again after the epochs,
+        # and pixel-by-pixel samplers compile anew for each number of images,
+        # for longer than they draw. It draws no seed of the training's.
+        try:
+            self.draw()
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"`{type(self).__name__}` cannot draw this "
+                f"{type(self.model).__name__}: {error}"[:600]
+            ) from error
 
     def on_epoch_end(self, epoch, logs=None):
         epoch += 1
@@ -80,9 +104,10 @@ class PictureGrid(keras.callbacks.Callback):
             return
         grid = self.write(f"{self.prefix}_{epoch:04d}.png")
         if self.writer:
-            with self.writer.as_default():
-                tf.summary.image(self.tag, grid[np.newaxis], step=epoch)
-            self.writer.flush()
+            with going_on_without(self.tensorboard, self):
+                with self.writer.as_default():
+                    tf.summary.image(self.tag, grid[np.newaxis], step=epoch)
+                self.writer.flush()
 
     def on_train_end(self, logs=None):
         self.close()
@@ -92,13 +117,17 @@ class PictureGrid(keras.callbacks.Callback):
         grid = self.draw()
         for name in (file_name, f"{self.tag}.png"):
             path = os.path.join(self.directory, name)
-            images.save_grid(grid[np.newaxis], path, num_columns=1, padding=0)
+            with going_on_without(path, self):
+                images.save_grid(
+                    grid[np.newaxis], path, num_columns=1, padding=0
+                )
         return grid
 
     def close(self):
-        if self.writer:
-            self.writer.close()
-        self.writer = None
+        writer, self.writer = self.writer, None
+        if writer:
+            with going_on_without(self.tensorboard, self):
+                writer.close()
 
 
 class SampleGrid(PictureGrid):
@@ -133,8 +162,8 @@ class SampleGrid(PictureGrid):
         ImportError: If `tensorboard` is asked for and not installed.
         ValueError: If a count is not a positive integer, `seed` is not an
             integer, or `condition` is not one a sample; before training
-            starts, if the model has no `sample` or `directory` cannot be
-            written to.
+            starts, if the model has no `sample`, `condition` is missing or
+            not what `sample` takes, or `directory` cannot be written to.
 
     Example:
 
@@ -237,8 +266,9 @@ class ReconstructionGrid(PictureGrid):
         ImportError: If `tensorboard` is asked for and not installed.
         ValueError: If a count is not a positive integer, `x` does not hold
             images, or `condition` is not one an image; before training
-            starts, if the model has no `reconstruct` or `directory` cannot be
-            written to.
+            starts, if the model has no `reconstruct`, `condition` is missing
+            or not what `reconstruct` takes, or `directory` cannot be written
+            to.
 
     Example:
 
@@ -319,6 +349,27 @@ def condition_arguments(condition, count, item):
             f"{count} of them, got an array of shape {condition.shape}."
         )
     return {"condition": condition}
+
+
+@contextlib.contextmanager
+def going_on_without(path, callback):
+    """Warns of a file that cannot be written, rather than end the training.
+
+    Args:
+        path: String, what is written within.
+        callback: The one that writes. It warns once: its `told` says whether
+            it has.
+    """
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:  # the latter, of TensorBoard
+        if not callback.told:
+            warnings.warn(
+                f"`{type(callback).__name__}` could not write {path[-200:]!r}, "
+                f"and training goes on without it: {error}"[:600],
+                stacklevel=3,
+            )
+        callback.told = True
 
 
 def require_writable(directory):

@@ -119,7 +119,9 @@ def sample_batches(model, num_samples, seed, conditions=None):
     for start, batch_seed in zip(starts, seeds, strict=True):
         rows = range(start, min(start + starts.step, num_samples))
         arguments = {}
-        if conditions is not None and takes(model.sample, "condition"):
+        draws_classes = getattr(model, "draws_classes", True)
+        draws_classes = draws_classes and takes(model.sample, "condition")
+        if conditions is not None and draws_classes:
             arguments["condition"] = np.take(conditions, rows, 0, mode="wrap")
         x = model.sample(len(rows), seed=int(batch_seed), **arguments)
         yield np.asarray(x)

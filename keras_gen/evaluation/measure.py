@@ -215,7 +215,7 @@ def evaluate(
         "model": {
             "class": type(model).__name__,
             "name": model.name,
-            "num_parameters": model.count_params(),
+            "num_parameters": _num_parameters(model),
         },
         **likelihood.numbers(),
         **numbers,
@@ -339,8 +339,11 @@ class _Likelihood:
         self.values.append(np.asarray(values, "float64"))
 
     def _next_seed(self):
-        # A log Z is one for all images, and takes minutes for each seed.
-        if self.seed is None or not hasattr(self.model, "log_partition"):
+        # A log Z is one for all images, and takes minutes for each seed; also
+        # that of the model of a `BayesConditional`.
+        parts = self.model, getattr(self.model, "model", None)
+        anneals = any(hasattr(part, "log_partition") for part in parts)
+        if self.seed is None or not anneals:
             self.seed = int(self.seeds.integers(2**31))
         return self.seed
 
@@ -421,6 +424,12 @@ def _density(points):
         *points.reshape(-1, 2).T, bins=128, range=[(0, 1), (0, 1)]
     )
     return np.sqrt(counts / counts.max()).T[::-1, :, np.newaxis]
+
+
+def _num_parameters(model):
+    """Trained numbers, without averages, chains or sums beside them."""
+    counts = [math.prod(weight.shape) for weight in model.trainable_weights]
+    return sum(counts) or model.count_params()  # a PCA trains no weight
 
 
 def _num_shown(image_shape):

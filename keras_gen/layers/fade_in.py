@@ -31,6 +31,8 @@ class FadeIn(keras.layers.Layer):
     def __init__(self, **kwargs):
         # Or alpha would be rounded before 1 - alpha is.
         super().__init__(autocast=False, **kwargs)
+        # Keras would refuse a number that is given by position.
+        self._allow_non_tensor_positional_args = True
 
     def call(self, inputs, alpha):
         new, old = (tf.cast(x, self.compute_dtype) for x in inputs)

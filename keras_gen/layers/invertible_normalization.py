@@ -52,7 +52,7 @@ class ActivationNormalization(InvertibleLayer):
         self.started = self.add_weight(
             name="started",
             shape=(),
-            dtype="int32",
+            dtype="int64",
             initializer="zeros",
             trainable=False,
         )
@@ -74,7 +74,7 @@ class ActivationNormalization(InvertibleLayer):
         for weight, start in (
             (self.bias, -mean),
             (self.log_scale, log_scale),
-            (self.started, 1),
+            (self.started, tf.constant(1, "int64")),
         ):
             weight.assign(tf.where(is_first, start, weight))
 

@@ -59,7 +59,7 @@ class KSparse(keras.layers.Layer):
             name="steps",
             shape=(),
             initializer="zeros",
-            dtype="int32",
+            dtype="int64",
             trainable=False,
         )
 

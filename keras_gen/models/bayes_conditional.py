@@ -94,7 +94,13 @@ class BayesConditional(GenerativeModel):
     ):
         _check_model(model)
         super().__init__(model.image_shape, seed=seed, **kwargs)
-        shape = tuple(getattr(classifier, "output_shape", None) or ())
+        shape = getattr(classifier, "output_shape", None)
+        is_built = isinstance(classifier, keras.Model) and classifier.built
+        if shape is None and is_built:  # of a subclassed model
+            shape = inputs.traced_output_shape(
+                classifier, (None, *self.image_shape), "classifier"
+            )
+        shape = tuple(shape or ())
         if len(shape) != 2 or (shape[1] or 0) < 2:
             raise ValueError(
                 "`classifier` must be a built `keras.Model` with outputs "
@@ -222,6 +228,11 @@ class BayesConditional(GenerativeModel):
     def call(self, x, training=False):
         return self._classify(self.to_float(x))
 
+    def make_predict_function(self, force=False):
+        if self.class_prior is not None:
+            self._log_evidence()  # a graph could not measure it
+        return super().make_predict_function(force)
+
     # The parts of Bayes' rule
 
     def _class_log_probs(self, x, training=False):
@@ -305,10 +316,8 @@ class BayesConditional(GenerativeModel):
 
     def _log_prob(self, x, *, condition=None, num_samples=100, seed=None):
         x = self.images_from(x)
-        given = {"num_samples": num_samples, "seed": seed}
-        taken = inspect.signature(self.model.log_prob).parameters
-        log_prob = self.model.log_prob(
-            x, **{name: given[name] for name in given if name in taken}
+        log_prob = _model_log_prob(
+            self.model, x, num_samples=num_samples, seed=seed
         )
         if condition is None and self.class_prior is None:
             return log_prob
@@ -561,21 +570,27 @@ class BayesConditional(GenerativeModel):
     def _images_of_logits(self, state):
         return tf.sigmoid(tf.reshape(state, (-1, *self.image_shape)))
 
-    def _log_density(self, state, y):
-        """Unnormalized log-density of states given their classes."""
+    def _log_density(self, state, y, seed):
+        """Unnormalized log-density of states given their classes.
+
+        `seed` is that of the noise of the model's `log_prob`, int32 `(2,)`.
+        """
         if self.method == "latent":
             images = getattr(self.model, "decode", self.model)(state)
             total = self.model.prior.log_prob(state)
         else:
             images = self._images_of_logits(state)
-            total = self.model.log_prob(images) + langevin.log_slope(state)
+            total = langevin.log_slope(state)
+            total += _model_log_prob(self.model, images, seed=_integer(seed))
         log_probs = self._class_log_probs(images)
         return total + tf.gather(log_probs, y, batch_dims=1)
 
     def _chain(self, state, y, num_results, burn_in, seed):
         """Paths of Langevin chains, and their log acceptance ratios."""
+        # The same at all steps, for ratios to compare under the same noise.
+        noise = tf.random.experimental.stateless_fold_in(seed, 1)
         return langevin.chains(
-            lambda state: self._log_density(state, y),
+            lambda state: self._log_density(state, y, noise),
             state,
             num_results,
             burn_in,
@@ -608,7 +623,7 @@ def _check_model(model):
             f"`sample`, got an object of type {type(model).__name__}."
         )
     for name in ("num_classes", "condition_dim"):
-        if getattr(model, name, None):
+        if getattr(model, name, None) and getattr(model, "draws_classes", True):
             raise ValueError(
                 "`model` must be one without a condition, got "
                 f"{type(model).__name__} with `{name}={getattr(model, name)}`"
@@ -622,6 +637,13 @@ def _has_continuous_latents(model):
     return hasattr(model, "prior") and not getattr(
         model.prior, "is_discrete", False
     )
+
+
+def _model_log_prob(model, x, **arguments):
+    """`log_prob` of a model, with those of the arguments that it takes."""
+    taken = inspect.signature(model.log_prob).parameters
+    taken = {k: v for k, v in arguments.items() if k in taken}
+    return model.log_prob(x, **taken)
 
 
 def _has_gradient(model):

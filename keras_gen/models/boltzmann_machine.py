@@ -98,7 +98,7 @@ class BoltzmannMachine(GenerativeModel):
             name="started",
             shape=(),
             initializer="zeros",
-            dtype="int32",
+            dtype="int64",
             trainable=False,
         )
 

@@ -130,7 +130,7 @@ class DBM(BoltzmannMachine):
             name="steps_seen",
             shape=(),
             initializer="zeros",
-            dtype="int32",
+            dtype="int64",
             trainable=False,
         )
         self.add_metrics("loss", "mse")
@@ -166,7 +166,8 @@ class DBM(BoltzmannMachine):
                 self.steps_seen.value // self.pretrain_steps, self.num_layers
             )
             loss, first, sums, *gradients = tf.switch_case(
-                stage, [*stages, lambda: self._joint_gradients(v, state)]
+                tf.cast(stage, "int32"),
+                [*stages, lambda: self._joint_gradients(v, state)],
             )
         else:
             loss, first, sums, *gradients = self._joint_gradients(v, state)

@@ -205,9 +205,9 @@ class GAN(GenerativeModel):
         loss="non_saturating",
         gradient_penalty=None,
         d_steps=1,
-        label_smoothing=0.0,
         unrolled_steps=0,
         instance_noise=None,
+        label_smoothing=0.0,
         drift=0.0,
         gradient_norms=False,
         penalty_interval=1,
@@ -227,8 +227,6 @@ class GAN(GenerativeModel):
                 `losses.GradientPenalty`), or one of `losses.GradientPenalty`,
                 `R1`, `R2`, `WeightClipping`.
             d_steps: Integer, updates of the discriminator per step.
-            label_smoothing: Number in [0, 1), taken off the label of real
-                images.
             unrolled_steps: Integer, updates of the discriminator that the
                 generator looks ahead. Its gradient goes through all of them,
                 by `d_optimizer` and on the batch at hand; afterwards the
@@ -239,6 +237,8 @@ class GAN(GenerativeModel):
                 float32 tensor (`tf.maximum` takes it, `max` does not), such
                 as a `keras.optimizers.schedules.LearningRateSchedule`. A model
                 saved with a lambda loads with `safe_mode=False` only.
+            label_smoothing: Number in [0, 1), taken off the label of real
+                images.
             drift: Number, weight of `mean(real_logits**2)` in `d_loss`, which
                 keeps a critic's logits near 0.
             gradient_norms: Boolean, whether training logs the Euclidean norms
@@ -410,7 +410,9 @@ class GAN(GenerativeModel):
         """Loss of the generator; arguments as of `discriminator_logs`."""
         fake_logits, fake_entropy = self._judged(fake, condition, training)
         if self.features is None:
-            pair = self.discriminate(real, condition, training), fake_logits
+            pair = None, fake_logits
+            if losses.generator_sees_real(self.adversarial_loss):
+                pair = self.discriminate(real, condition, training), fake_logits
         else:
             pair = (
                 self.features(self._beside(x, condition), training=training)

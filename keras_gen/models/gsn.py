@@ -91,9 +91,9 @@ class GSN(GenerativeModel):
         self,
         image_shape,
         hidden_dim,
-        *,
         walkback_steps=5,
         noise=0.4,
+        *,
         hidden_noise=2.0,
         likelihood="bernoulli",
         encoder=None,
@@ -150,7 +150,7 @@ class GSN(GenerativeModel):
             name="steps_seen",
             shape=(),
             initializer="zeros",
-            dtype="int32",
+            dtype="int64",
             trainable=False,
         )
         self.add_metrics("loss", "mse")

@@ -355,11 +355,15 @@ class LaplacianGAN(GenerativeModel):
         g_loss, diversities = 0.0, []
         for k, (low, band) in levels.items():
             fake_low, fake_band = fakes[k]
-            logits = [
-                self.discriminate(k, images, condition, training)
-                for images in (low + band, fake_low + fake_band)
-            ]
-            g_loss += self.adversarial_loss.generator(*logits)
+            real_logits = None
+            if losses.generator_sees_real(self.adversarial_loss):
+                real_logits = self.discriminate(
+                    k, low + band, condition, training
+                )
+            fake_logits = self.discriminate(
+                k, fake_low + fake_band, condition, training
+            )
+            g_loss += self.adversarial_loss.generator(real_logits, fake_logits)
             diversities.append(losses.diversity(band, fake_band))
         return {"g_loss": g_loss, "diversity": tf.reduce_mean(diversities)}
 

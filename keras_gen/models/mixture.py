@@ -89,7 +89,7 @@ class Mixture(GenerativeModel):
             name="started",
             shape=(),
             initializer="zeros",
-            dtype="int32",
+            dtype="int64",
             trainable=False,
         )
         self.add_metrics("loss")
@@ -108,10 +108,35 @@ class Mixture(GenerativeModel):
         """
         super().compile(None, jit_compile=jit_compile, **kwargs)
 
-    def fit(self, *args, callbacks=None, **kwargs):
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        **kwargs,
+    ):
         """Trains the model; arguments and result are those of `keras.Model`."""
         callbacks = [_Maximization(), callbacks]
-        return super().fit(*args, callbacks=callbacks, **kwargs)
+        return super().fit(
+            x,
+            y,
+            batch_size,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=callbacks,
+            **kwargs,
+        )
+
+    def train_on_batch(self, *args, **kwargs):
+        """A step of EM on one batch; arguments are those of `keras.Model`."""
+        if not self.memory:
+            self.restart()
+        logs = super().train_on_batch(*args, **kwargs)
+        self.maximize()
+        return logs
 
     def train_step(self, data):
         x, _ = self.unpack(data)
@@ -170,10 +195,10 @@ class Mixture(GenerativeModel):
         )
 
     def _count_skipped(self, finite):
-        skipped = 1 - tf.cast(finite, "int32")
+        row = self.skipped_in_a_row.value
+        skipped = 1 - tf.cast(finite, row.dtype)
         num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self.skipped.update_state(tf.cast(skipped, "float32") / num_replicas)
-        row = self.skipped_in_a_row.value
         row = tf.where(row < MAX_SKIPPED_IN_A_ROW, (row + 1) * skipped, row)
         self.skipped_in_a_row.assign(row)
 

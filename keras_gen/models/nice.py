@@ -35,8 +35,8 @@ class NICE(Flow):
     Args:
         image_shape: `(height, width, channels)`.
         num_couplings: Integer, how many couplings.
-        hidden_dim: Integer, width of the hidden layers.
         num_scales: `None` or 1, as a flat image has no other scales.
+        hidden_dim: Integer, width of the hidden layers.
         num_layers: Integer, hidden layers of each network.
         dequantization: `"uniform"` noise, `"variational"` (its distribution
             is learned), a layer of `layers.dequantization`, or `None` for
@@ -73,9 +73,9 @@ class NICE(Flow):
         self,
         image_shape,
         num_couplings=4,
+        num_scales=None,
         hidden_dim=1000,
         *,
-        num_scales=None,
         num_layers=5,
         dequantization="uniform",
         logit=False,

@@ -116,9 +116,27 @@ class PCA(GenerativeModel):
         """
         super().compile(None, **kwargs)
 
-    def fit(self, *args, callbacks=None, **kwargs):
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        **kwargs,
+    ):
         """Trains the model; arguments and result are those of `keras.Model`."""
-        return super().fit(*args, callbacks=[_Moments(), callbacks], **kwargs)
+        callbacks = [_Moments(), callbacks]
+        return super().fit(
+            x,
+            y,
+            batch_size,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=callbacks,
+            **kwargs,
+        )
 
     def train_step(self, data):
         x, _ = self.unpack(data)
@@ -142,10 +160,10 @@ class PCA(GenerativeModel):
         return self.log(**self._errors(x))
 
     def _count_skipped(self, finite):
-        skipped = 1 - tf.cast(finite, "int32")
+        row = self.skipped_in_a_row.value
+        skipped = 1 - tf.cast(finite, row.dtype)
         num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self.skipped.update_state(tf.cast(skipped, "float32") / num_replicas)
-        row = self.skipped_in_a_row.value
         row = tf.where(row < MAX_SKIPPED_IN_A_ROW, (row + 1) * skipped, row)
         self.skipped_in_a_row.assign(row)
 

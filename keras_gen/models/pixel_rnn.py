@@ -3,7 +3,7 @@
 import tensorflow as tf
 from keras import saving
 
-from keras_gen import inputs
+from keras_gen import inputs, optimization
 from keras_gen.models.raster_scan import RasterScan
 from keras_gen.networks.pixel_rnn import PixelLSTM
 
@@ -105,8 +105,9 @@ class PixelRNN(RasterScan):
         weights = self.trainable_weights
         with tf.GradientTape() as tape:
             losses = self.losses_of(x, condition, training=True)
-            loss = tf.reduce_mean(losses["loss"])
-            scaled_loss = self.scale_loss(loss, self.optimizer)
+            regularization = optimization.regularization(self)
+            total = tf.reduce_mean(losses["loss"]) + regularization
+            scaled_loss = self.scale_loss(total, self.optimizer)
         gradients = tape.gradient(scaled_loss, weights)
         self.apply_gradients(gradients, weights, self.optimizer)
         return self.log(**losses)

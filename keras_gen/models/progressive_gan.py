@@ -30,9 +30,6 @@ from keras_gen.staged_data import StagedStream
 
 tfd = tfp.distributions
 
-# Losses whose generators do without a pass of real images.
-_BLIND_TO_REAL_IMAGES = losses.Minimax, losses.LeastSquares, losses.Wasserstein
-
 
 @saving.register_keras_serializable(package="keras_gen")
 class ProgressiveGAN(GenerativeModel):
@@ -169,9 +166,9 @@ class ProgressiveGAN(GenerativeModel):
         # "here" is at the present resolution.
         self._images_seen = self._add_state("images_seen", "int64", 0)
         self._resolution = self._add_state(
-            "resolution", "int32", self.resolutions[0]
+            "resolution", "int64", self.resolutions[0]
         )
-        self._is_fading = self._add_state("is_fading", "int32", 0)
+        self._is_fading = self._add_state("is_fading", "int64", 0)
         self._batches_here = self._add_state("batches_here", "int64", 0)
         self._alpha = self._add_state("alpha", "float32", 1.0)
         self.phase = None  # the one that `train_step` is for
@@ -362,17 +359,18 @@ class ProgressiveGAN(GenerativeModel):
             FloatingPointError: If 20 updates in a row were skipped because
                 gradients were not finite.
         """
-        callbacks = [growing.Progress(), callbacks]
-        self.__dict__["_stream"] = None
-        return super().fit(
-            x,
-            y,
-            batch_size,
-            epochs=epochs,
-            verbose=verbose,
-            callbacks=callbacks,
-            **kwargs,
-        )
+        try:
+            return super().fit(
+                x,
+                y,
+                batch_size,
+                epochs=epochs,
+                verbose=verbose,
+                callbacks=[growing.Progress(), callbacks],
+                **kwargs,
+            )
+        finally:
+            self.__dict__["_stream"] = None
 
     def _checked(self, x, y=None, *, batch_size=None, argument="x", **feeding):
         if "shuffle" not in feeding:  # not training data
@@ -759,7 +757,7 @@ class ProgressiveGAN(GenerativeModel):
         where = condition, resolution, alpha
         fake_logits, fake_entropy = self._judge(fake, *where)
         real_logits = None
-        if not isinstance(self.adversarial_loss, _BLIND_TO_REAL_IMAGES):
+        if losses.generator_sees_real(self.adversarial_loss):
             real_logits, _ = self._judge(real, *where)
         return (
             self.adversarial_loss.generator(real_logits, fake_logits)
@@ -803,13 +801,17 @@ class ProgressiveGAN(GenerativeModel):
 
     def _decode(self, resolution, z, condition=None):
         """Images in [0, 1] of one resolution; `None` is now, enlarged."""
+        images = self._unclipped(resolution, z, condition)
+        return tf.clip_by_value(images, 0.0, 1.0)
+
+    def _unclipped(self, resolution, z, condition=None):
         now = resolution is None
         images = self.sampler(
             beside(z, condition),
             resolution=self.resolution if now else resolution,
             alpha=self._alpha.value if now else None,
         )
-        images = tf.clip_by_value(0.5 * images + 0.5, 0.0, 1.0)
+        images = 0.5 * images + 0.5
         if now:
             images = upscale(images, self.image_shape[0] // images.shape[1])
         return images
@@ -970,18 +972,79 @@ class ProgressiveGAN(GenerativeModel):
     def _project(
         self, resolution, x, num_steps, num_starts, seed, condition=None
     ):
+        search = self._begin_search(x, num_starts, seed, condition)
+        return latent_search.project(*search, num_steps)
+
+    def impute(
+        self,
+        x,
+        mask,
+        *,
+        num_samples=1,
+        num_steps=300,
+        condition=None,
+        seed=None,
+    ):
+        """Images whose missing pixels come from latents of the observed ones.
+
+        Each sample is the search of `project` on the observed pixels alone,
+        from latents drawn from the prior.
+
+        Args:
+            x: Images `(batch, *image_shape)`, uint8 or float in [0, 1].
+                Missing pixels may have any value.
+            mask: Booleans `(batch, *image_shape)` or broadcast to it, True
+                where a pixel is observed.
+            num_samples: Integer, how many searches an image has.
+            num_steps: Integer, steps of each search.
+            condition: Classes of a conditional model.
+            seed: Integer for the same images each time, or `None`.
+
+        Returns:
+            `(num_samples, batch, *image_shape)` float32 in [0, 1], the
+            observed pixels as they are.
+
+        Raises:
+            ValueError: If an argument is not as above.
+
+        Reference:
+            - [Semantic Image Inpainting with Deep Generative Models](
+              https://arxiv.org/abs/1607.07539)
+        """
+        inputs.check_positive_integer(num_samples, "num_samples")
+        inputs.check_positive_integer(num_steps, "num_steps")
+        x, mask = self.observed_from(x, mask)
+        return self._graph_of(
+            self._impute,
+            None,
+            x,
+            mask,
+            num_samples,
+            num_steps,
+            self.verb_seed(seed),
+            *self._given(condition, x.shape[0]),
+        )
+
+    def _impute(
+        self,
+        resolution,
+        x,
+        mask,
+        num_samples,
+        num_steps,
+        seed,
+        condition=None,
+    ):
+        generate, x, z = self._begin_search(x, num_samples, seed, condition)
+        return latent_search.impute(generate, x, mask, z, num_steps)
+
+    def _begin_search(self, x, num_starts, seed, condition):
+        """What a search begins with: images of latents, x, and the latents."""
         if condition is not None:
             condition = tf.tile(condition, [num_starts, 1])
         shape = tf.stack([num_starts, tf.shape(x)[0], self.latent_dim])
-        z, loss = latent_search.search(
-            lambda z: self._decode(resolution, z, condition),
-            x,
-            tf.ones_like(x, "bool"),
-            tf.random.stateless_normal(shape, seed, alg="philox"),
-            num_steps,
-        )
-        best = tf.argmin(loss, axis=0)
-        return tf.gather(tf.transpose(z, (1, 0, 2)), best, batch_dims=1)
+        z = tf.random.stateless_normal(shape, seed, alg="philox")
+        return lambda z: self._unclipped(None, z, condition), x, z
 
     def _given(self, condition, count):
         condition = vectors(condition, count, self.num_classes)
@@ -1041,4 +1104,7 @@ def _value(variable):
 
 
 def _take(rows, data):
-    return tf.nest.map_structure(lambda x: tf.gather(x, rows), data)
+    # `train_on_batch` gives `None` for what it was not given.
+    return tf.nest.map_structure(
+        lambda x: None if x is None else tf.gather(x, rows), data
+    )

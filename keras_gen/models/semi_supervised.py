@@ -174,6 +174,7 @@ class SemiSupervisedVAE(GenerativeModel):
         conditioning.check_network(
             decoder, (self.latent_dim,), maps, "decoder", self.num_classes
         )
+        self._decoded_size = math.prod(maps)
         # Share of the training images that had labels, of late.
         self.labelled_share = self.add_weight(
             name="labelled_share",
@@ -568,7 +569,7 @@ class SemiSupervisedVAE(GenerativeModel):
         else:
             y = y[:, tf.newaxis]
         # In parts, for the decoder's output to stay within some 100 MB.
-        size = math.prod(self.decoder.output_shape[1:]) * y.shape[1]
+        size = self._decoded_size * y.shape[1]
         part = tf.maximum(2**25 // (size * tf.maximum(batch, 1)), 1)
         start = tf.fill([batch], -math.inf)
         if reduce is tf.reduce_sum:

@@ -82,6 +82,7 @@ class SemiSupervisedGAN(GenerativeModel):
     """
 
     allows_unlabelled = True
+    draws_classes = False  # there are some, but samples are of all
 
     def __init__(
         self,
@@ -299,8 +300,11 @@ class SemiSupervisedGAN(GenerativeModel):
     def generator_loss(self, real, fake, training=False):
         """Loss of the generator, of images in [-1, 1]."""
         judge = self.features or self.discriminate
+        judged = judge(fake, training=training)
+        if not losses.generator_sees_real(self.adversarial_loss):
+            return self.adversarial_loss.generator(None, judged)
         return self.adversarial_loss.generator(
-            judge(real, training=training), judge(fake, training=training)
+            judge(real, training=training), judged
         )
 
     def test_step(self, data):
@@ -350,11 +354,12 @@ class SemiSupervisedGAN(GenerativeModel):
     def _classify(self, x):
         return tf.nn.softmax(self._class_logits(2.0 * x - 1.0))
 
-    def sample(self, num_samples, *, seed=None):
+    def sample(self, num_samples, *, condition=None, seed=None):
         """Images of latents drawn from the prior, by the averaged generator.
 
         Args:
             num_samples: Integer, how many.
+            condition: `None`: samples are of all classes, not of a given one.
             seed: Integer for the same images each time, or `None`.
 
         Returns:
@@ -363,6 +368,7 @@ class SemiSupervisedGAN(GenerativeModel):
         Raises:
             ValueError: If an argument is not as above.
         """
+        inputs.check_no_condition(condition, self)
         if not tf.is_tensor(num_samples):
             inputs.check_positive_integer(num_samples, "num_samples")
         return self.graph(self._sample, num_samples, self.verb_seed(seed))
@@ -401,21 +407,12 @@ class SemiSupervisedGAN(GenerativeModel):
         )
 
     def _project(self, x, num_steps, num_starts, seed):
-        z, loss = latent_search.search(
+        return latent_search.project(
             lambda z: 0.5 * tf.cast(self.sampler(z), "float32") + 0.5,
             x,
-            tf.ones_like(x, "bool"),
             self._latents(num_starts, tf.shape(x)[0], seed=seed),
             num_steps,
         )
-        best = tf.argmin(loss, axis=0)
-        return tf.gather(tf.transpose(z, (1, 0, 2)), best, batch_dims=1)
-
-    def endpoints(self):
-        # There are classes, but samples are not of a given one.
-        table = super().endpoints()
-        table.pop("conditional_sample", None)
-        return table
 
     # Saving
 

@@ -190,6 +190,7 @@ class VAE(GenerativeModel):
             "decoder",
             width,
         )
+        self._decoded_size = math.prod(self.image_shape[:-1]) * maps
 
         self.objective = objective
         self.num_importance_samples = inputs.check_positive_integer(
@@ -672,7 +673,7 @@ class VAE(GenerativeModel):
         )
         # In parts, for the decoder's output to stay within some 100 MB.
         batch = tf.shape(x)[0]
-        size = layer.num_strata * math.prod(self.decoder.output_shape[1:])
+        size = layer.num_strata * self._decoded_size
         part = tf.maximum(2**25 // (size * tf.maximum(batch, 1)), 1)
         start = tf.fill([batch], 0.0 if objective == "elbo" else -math.inf)
 

@@ -144,6 +144,24 @@ def test_a_film_of_steps_has_them_and_the_last_epoch(tmp_path):
     assert len(frames(tmp_path / "samples.gif")) > 1
 
 
+def test_a_film_that_does_not_fit_the_disk_is_a_warning(tmp_path, monkeypatch):
+    save = Image.Image.save
+
+    def full(self, path, **kwargs):
+        save(self, path, format="gif")  # half of it
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.warns(UserWarning, match="samples.gif.*left on device") as told:
+        fit(TrainingAnimation(SampleGrid(tmp_path, 1)), epochs=2)
+    assert len(told) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "epoch_0001.png",
+        "epoch_0002.png",
+        "samples.png",
+    ]
+
+
 def test_what_does_not_draw_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"`grid`.*got History"):
         TrainingAnimation(keras.callbacks.History())

@@ -67,11 +67,15 @@ def fit(model, checkpoint, data=None, *, epochs=3, callbacks=(), **arguments):
     )
 
 
-def state_of(model):
+def variables_of(model):
     variables = [*model.variables]
     for optimizer in model.optimizers:
         variables += optimizer.variables
-    return [np.array(variable) for variable in variables]
+    return variables
+
+
+def state_of(model):
+    return [np.array(variable) for variable in variables_of(model)]
 
 
 def assert_same(first, second):
@@ -95,11 +99,25 @@ class Kill(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if (batch, self.now) == (self.batch, self.epoch):
-            raise Killed
+            self.crash()
 
     def on_epoch_end(self, epoch, logs=None):
         if self.batch is None and epoch == self.epoch:
-            raise Killed
+            self.crash()
+
+    def crash(self):
+        raise Killed
+
+
+class Copy(Kill):
+    """Copies what a crash would leave on the disk, and lets training go on."""
+
+    def __init__(self, source, target, **when):
+        super().__init__(**when)
+        self.source, self.target = source, target
+
+    def crash(self):
+        shutil.copytree(self.source, self.target)
 
 
 def killed(model, checkpoint, kill, data=None, **arguments):
@@ -479,34 +497,42 @@ def unknown_length():
     return seeded().filter(lambda x: True)
 
 
-def run_killed_and_resumed(tmp_path, make_data, kill, *, save_freq, **how):
-    """State and history of a run straight through, and of one with a kill."""
+def run_killed_and_resumed(tmp_path, make_data, when, *, save_freq, **how):
+    """A run straight through, one from its middle, and one never saved."""
     arguments = how.pop("arguments", {})
-    wanted = compiled_vae(**how)
-    straight = fit(wanted, None, make_data(), **arguments)
-    checkpoint = Checkpoint(tmp_path, save_freq=save_freq)
-    killed(compiled_vae(**how), checkpoint, kill, make_data(), **arguments)
-    model = compiled_vae(**how)
-    checkpoint = Checkpoint(tmp_path, save_freq=save_freq)
-    resumed = fit(model, checkpoint, make_data(), **arguments)
-    assert_same(state_of(wanted), state_of(model))
-    assert straight.history == resumed.history
-    assert straight.epoch == resumed.epoch
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    wanted, model = compiled_vae(**how), compiled_vae(**how)
+    start = state_of(model)
+    straight = fit(
+        wanted,
+        Checkpoint(whole, save_freq=save_freq),
+        make_data(),
+        callbacks=[Copy(whole, killed, **when)],
+        **arguments,
+    )
+    assert os.listdir(killed)
+    for checkpoint in (Checkpoint(killed, save_freq=save_freq), None):
+        found = fit(model, checkpoint, make_data(), **arguments)
+        assert_same(state_of(wanted), state_of(model))
+        assert straight.history == found.history
+        assert straight.epoch == found.epoch
+        for variable, value in zip(variables_of(model), start, strict=True):
+            variable.assign(value)
 
 
 @pytest.mark.parametrize(
-    "kill, save_freq",
+    "when, save_freq",
     [
-        (Kill(epoch=0), "epoch"),
-        (Kill(epoch=1), 1),
-        (Kill(batch=2, epoch=1), "epoch"),
-        (Kill(batch=3, epoch=1), 4),
+        ({"epoch": 0}, "epoch"),
+        ({"epoch": 1}, 1),
+        ({"batch": 2, "epoch": 1}, "epoch"),
+        ({"batch": 3, "epoch": 1}, 4),
     ],
     ids=["end", "end-1", "within", "last"],
 )
-def test_it_goes_on_wherever_it_was_killed(tmp_path, kill, save_freq):
+def test_it_goes_on_wherever_it_was_killed(tmp_path, when, save_freq):
     data = {"arguments": {"validation_data": images(16, seed=9)}}
-    run_killed_and_resumed(tmp_path, images, kill, save_freq=save_freq, **data)
+    run_killed_and_resumed(tmp_path, images, when, save_freq=save_freq, **data)
 
 
 # Each execution is of three of the four batches; the second of what is left.
@@ -521,7 +547,7 @@ def test_it_goes_on_between_executions_of_several_steps(
         run_killed_and_resumed(
             tmp_path,
             make_data,
-            Kill(batch=batch, epoch=1),
+            {"batch": batch, "epoch": 1},
             save_freq=2,
             steps_per_execution=3,
         )
@@ -540,7 +566,7 @@ def test_it_goes_on_within_steps_per_epoch(tmp_path, make_data):
     run_killed_and_resumed(
         tmp_path,
         make_data,
-        Kill(batch=1, epoch=1),
+        {"batch": 1, "epoch": 1},
         save_freq=1,
         arguments={"steps_per_epoch": 3},
     )
@@ -571,7 +597,7 @@ def test_it_goes_on_on_two_replicas(tmp_path, two_replicas):
         run_killed_and_resumed(
             tmp_path,
             seeded,
-            Kill(batch=2, epoch=1),
+            {"batch": 2, "epoch": 1},
             save_freq=1,
             arguments={"validation_data": images(16, seed=9)},
         )

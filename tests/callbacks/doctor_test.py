@@ -4,19 +4,41 @@ import keras
 import numpy as np
 import pytest
 
-from keras_gen import GAN, VAE, datasets, losses, networks
+from keras_gen import (
+    GAN,
+    VAE,
+    LaplacianGAN,
+    ProgressiveGAN,
+    SemiSupervisedGAN,
+    SemiSupervisedVAE,
+    datasets,
+    losses,
+    networks,
+)
+from keras_gen.callbacks import doctor as checks
 from keras_gen.callbacks.doctor import Doctor
 
 
 class Patient(keras.Model):
-    def train_step(self, data):
-        return {}
+    """Has the arguments of a VAE and of a GAN."""
+
+    def __init__(self, beta=1, beta_warmup_steps=0, free_bits=0, packing=1):
+        super().__init__()
+
+    def compile(
+        self,
+        gradient_penalty=None,
+        instance_noise=None,
+        d_steps=1,
+        unrolled_steps=0,
+    ):
+        pass
 
 
-def told(epochs, patience=3):
+def told(epochs, patience=3, model=None):
     """What a `Doctor` says of these logs of epochs."""
     doctor = Doctor(patience)
-    doctor.set_model(Patient())
+    doctor.set_model(model or Patient())
     doctor.on_train_begin()
     said = []
     for epoch, logs in enumerate(epochs):
@@ -135,6 +157,67 @@ def test_patience_below_one_is_refused():
 def test_batches_of_one_image_are_no_collapse():
     pair = np.random.default_rng(0).random((2, 1, 2, 2, 1), "float32")
     assert told(diversities(*[float(losses.diversity(*pair))] * 5)) == []
+
+
+@pytest.mark.parametrize(
+    "model_class, remedies",
+    [
+        (
+            GAN,
+            "gradient_penalty instance_noise d_steps packing unrolled_steps",
+        ),
+        (LaplacianGAN, "gradient_penalty d_steps"),
+        (ProgressiveGAN, "gradient_penalty d_steps"),
+        (SemiSupervisedGAN, "gradient_penalty"),
+        (VAE, "beta beta_warmup_steps free_bits"),
+        (SemiSupervisedVAE, ""),
+    ],
+)
+def test_only_arguments_that_the_model_has_are_remedies(model_class, remedies):
+    all_remedies = (
+        "gradient_penalty instance_noise d_steps packing unrolled_steps "
+        "beta beta_warmup_steps free_bits"
+    ).split()
+    arguments = checks.arguments_of(model_class)
+    logs = dict(kl=0, d_real_accuracy=1, d_fake_accuracy=1, diversity=0)
+    findings = [check(logs, {}, arguments) for check in checks.CHECKS]
+    named = [r for r in all_remedies if f"`{r}`" in " ".join(findings)]
+    assert named == remedies.split()
+    for message in findings:
+        assert message.count(". ") == 0 and message.endswith(".")
+
+
+def test_a_doctor_asks_the_model_at_hand():
+    class Other(keras.Model):
+        def compile(self, d_steps=1):
+            pass
+
+    ((_, message),) = told(accuracies([1], [1]), patience=1, model=Other())
+    assert "with fewer `d_steps`, or a smaller learning rate" in message
+    assert "instance_noise" not in message
+
+
+def test_a_check_alone_names_the_remedies_it_is_given():
+    logs = {"diversity": 0.0}
+    message = checks.mode_collapse(logs, {}, {"packing"})
+    assert "train again with a smaller learning rate in" in message
+    assert "`packing`, or `layers.MinibatchDiscrimination`" in message
+    assert "unrolled_steps" not in message
+    message = checks.posterior_collapse({"kl": 0.0}, {}, set())
+    assert message.endswith("with a stronger encoder or a weaker decoder.")
+
+
+def test_arguments_that_a_subclass_hands_on_are_known():
+    class Bold(GAN):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+
+        def compile(self, d_steps=2):  # which hands nothing on
+            super().compile(d_steps=d_steps)
+
+    known = checks.arguments_of(Bold)
+    assert {"packing", "d_steps"} <= known
+    assert "instance_noise" not in known
 
 
 @pytest.mark.parametrize("beta", [1.0, 10.0])

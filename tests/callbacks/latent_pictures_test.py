@@ -72,7 +72,8 @@ def codes(num_images=6):
 
 def draw(callback, model):
     callback.set_model(model)
-    callback.on_train_begin()
+    callback.on_train_begin()  # draws once, to see whether the model can
+    getattr(model, "conditions", []).clear()
     callback.on_epoch_end(0)
     newest = callback.directory + f"/{callback.tag}.png"
     numbered = callback.directory + f"/{callback.prefix}_0001.png"
@@ -304,6 +305,41 @@ def test_all_three_draw_a_vae_while_it_trains(tmp_path):
 def test_bad_arguments_are_refused(tmp_path, make, message):
     with pytest.raises(ValueError, match=message):
         make(tmp_path, images_of(codes()).numpy())
+
+
+def test_a_missing_or_wrong_condition_is_refused_before_training(tmp_path):
+    class Conditional(Pixels):
+        num_steps = 0
+
+        def train_step(self, data):
+            self.num_steps += 1
+            return {"loss": 0.0}
+
+        def encode(self, x, condition=None):
+            return super().encode(x)  # as classes may be inferred
+
+        def decode(self, z, condition=None):
+            if condition is None or np.max(condition) > 9:
+                raise ValueError(f"`condition` is {condition}.")
+            return super().decode(z)
+
+    x = images_of(codes()).numpy()
+    pairs = {"num_pairs": 3, "num_steps": 2}
+    for callback in (
+        LatentTraversal(tmp_path, x),
+        LatentTraversal(tmp_path, x, condition=[10] * 6),
+        InterpolationGrid(tmp_path, x, **pairs),
+        InterpolationGrid(tmp_path, **pairs),
+        InterpolationGrid(tmp_path, condition=[0, 0, 0, 0, 10, 0], **pairs),
+    ):
+        model = Conditional()
+        with pytest.raises(ValueError, match=r"cannot draw.*`condition` is"):
+            model.fit(x, verbose=0, callbacks=[callback])
+        assert model.num_steps == 0
+    callback = LatentManifold(tmp_path, condition=10)
+    callback.set_model(Conditional(2))
+    with pytest.raises(ValueError, match="Manifold` cannot draw this Cond"):
+        callback.on_train_begin()
 
 
 def test_models_without_the_verbs_are_refused_before_they_train(tmp_path):

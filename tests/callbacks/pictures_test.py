@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_gen import images
+from keras_gen import VAE, images, networks
 from keras_gen.callbacks.chief import is_chief
 from keras_gen.callbacks.pictures import ReconstructionGrid, SampleGrid
 
@@ -142,10 +142,9 @@ def test_every_skips_epochs_and_a_resumed_fit_keeps_their_numbers(tmp_path):
 def test_model_is_asked_for_the_same_latents_and_conditions(tmp_path):
     model = Painter()
     fit(model, SampleGrid(tmp_path, 3, seed=7, condition=range(3)), epochs=2)
-    assert [(n, list(c), s) for n, c, s in model.calls] == [
-        (3, [0, 1, 2], 7),
-        (3, [0, 1, 2], 7),
-    ]
+    # Before training and after each of two epochs.
+    calls = [(n, list(c), s) for n, c, s in model.calls]
+    assert calls == [(3, [0, 1, 2], 7)] * 3
 
 
 def test_num_columns_shapes_the_grid(tmp_path):
@@ -456,6 +455,87 @@ def test_a_directory_that_cannot_be_written_is_refused_before_training(
             fit(model, SampleGrid(directory))
         assert len(str(error.value)) <= 600
         assert model.brightness == 1.0
+
+
+def picky(condition):
+    if condition is None or np.max(condition) > 9:
+        raise ValueError(f"`condition` must be classes, got {condition}.")
+
+
+class Picky(Painter):
+    """Knows ten classes."""
+
+    def sample(self, num_samples, *, condition=None, seed=None):
+        picky(condition)
+        return super().sample(num_samples, condition=condition, seed=seed)
+
+    def reconstruct(self, x, *, condition=None):
+        picky(condition)
+        return super().reconstruct(x)
+
+
+def test_what_the_model_will_not_draw_is_refused_before_training(tmp_path):
+    x = np.zeros((2, *IMAGE_SHAPE), "uint8")
+    for callback in (
+        SampleGrid(tmp_path),
+        SampleGrid(tmp_path, condition=range(64)),
+        ReconstructionGrid(tmp_path, x),
+    ):
+        model = Picky(rate=1.0)
+        with pytest.raises(ValueError, match=r"Grid` cannot.*`condition`.*got"):
+            fit(model, callback)
+        assert model.brightness == 1.0
+    model = Painter(rate=1.0)  # whose `reconstruct` takes no condition at all
+    with pytest.raises(ValueError, match=r"cannot draw.*'condition'"):
+        fit(model, ReconstructionGrid(tmp_path, x, condition=[0, 1]))
+    assert model.brightness == 1.0
+    assert names(tmp_path) == []
+
+
+def test_condition_of_a_model_of_ours_is_checked_before_training(tmp_path):
+    vae = VAE(
+        (4, 4, 1),
+        2,
+        num_classes=10,
+        encoder=networks.mlp_encoder((4, 4, 1), 4, (8,), condition_dim=10),
+        decoder=networks.mlp_decoder(2, (4, 4, 1), (8,), condition_dim=10),
+    )
+    vae.compile(jit_compile=False)
+    x = np.random.default_rng(0).random((4, 4, 4, 1), "float32")
+    before = [np.array(v) for v in vae.variables]
+    for callback, message in (
+        (ReconstructionGrid(tmp_path, x), "`condition`.*got `None`"),
+        (SampleGrid(tmp_path, condition=range(64)), "from 0 to 63"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            vae.fit(x, np.arange(4), verbose=0, callbacks=[callback])
+    # Drawing takes nothing from the random streams either.
+    callback = SampleGrid(tmp_path, 4)
+    callback.set_model(vae)
+    callback.on_train_begin()
+    for a, b in zip(before, vae.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_full_disk_is_one_warning_and_training_goes_on(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def full(source, path):
+        if "0002" in path or "0003" in path:
+            raise OSError(28, "No space left on device")
+        replace(source, path)
+
+    monkeypatch.setattr(os, "replace", full)
+    model = Painter(rate=0.125)
+    with pytest.warns(UserWarning, match="left on device") as caught:
+        fit(model, SampleGrid(tmp_path, 4))
+    (message,) = [str(warning.message) for warning in caught]
+    assert "`SampleGrid` could not write" in message
+    assert "epoch_0002.png" in message and len(message) <= 600
+    assert model.brightness == 1 - 6 * 0.125
+    assert names(tmp_path) == ["epoch_0001.png", "samples.png"]
+    with pytest.warns(UserWarning, match="left on device"):
+        fit(Painter(), SampleGrid(tmp_path, 4), epochs=2)  # each `fit`
 
 
 def test_missing_tensorboard_names_the_extra(tmp_path, monkeypatch):

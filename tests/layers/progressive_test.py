@@ -123,3 +123,8 @@ def test_bad_arguments_are_refused():
         PixelNormalization(0.0)
     with pytest.raises(ValueError, match="`group_size`"):
         MinibatchStdDev(0)
+
+
+def test_fading_takes_numbers_by_position():
+    new, old = np.full((1, 2), 3.0), np.ones((1, 2))
+    np.testing.assert_array_equal(FadeIn()([new, old], 0.25), [[1.5, 1.5]])

@@ -21,6 +21,14 @@ def images(batch, *shape, seed=0, noise=0.0):
     return np.clip(np.rint(x), 0, 255).astype("uint8")
 
 
+@pytest.fixture
+def few_directions(monkeypatch):
+    """64 of them, where their number is not the subject."""
+    monkeypatch.setattr(
+        "keras_gen.metrics.sliced_wasserstein._NUM_DIRECTIONS", 64
+    )
+
+
 def distances(real, generated, **kwargs):
     metric = SlicedWassersteinDistance(**kwargs)
     metric.update_state(real, generated)
@@ -128,6 +136,7 @@ def test_pyramid_is_the_reference_and_collapses_to_the_images(shape):
     np.testing.assert_allclose(collapsed, x, atol=1e-3)
 
 
+@pytest.mark.usefixtures("few_directions")
 def test_parts_of_any_size_give_what_all_images_at_once_give():
     real, generated = images(30, 32, 32, 3), images(30, 32, 32, 3, seed=1)
     parts = SlicedWassersteinDistance()
@@ -142,6 +151,7 @@ def test_parts_of_any_size_give_what_all_images_at_once_give():
     )
 
 
+@pytest.mark.usefixtures("few_directions")
 def test_only_the_first_images_count():
     real, generated = images(12, 16, 16, 1), images(12, 16, 16, 1, seed=1)
     metric = SlicedWassersteinDistance(max_images=8)
@@ -169,6 +179,7 @@ def test_more_images_on_one_side_weigh_less_each():
     np.testing.assert_allclose(metric.result()["16"], expected, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("few_directions")
 def test_images_resampled_are_at_the_floor_and_noise_rises_above_it():
     first, second = images(256, 24, 24, 1)[::2], images(256, 24, 24, 1)[1::2]
     floor = distances(first, second)["24"]
@@ -180,6 +191,7 @@ def test_images_resampled_are_at_the_floor_and_noise_rises_above_it():
     assert 1.1 * floor < faint < 0.6 * strong
 
 
+@pytest.mark.usefixtures("few_directions")
 def test_floor_sinks_with_the_number_of_images():
     everything = images(512, 16, 16, 1)
     few = distances(everything[:32], everything[32:64])["mean"]
@@ -187,6 +199,7 @@ def test_floor_sinks_with_the_number_of_images():
     assert many < 0.6 * few  # 1 / sqrt(8) in expectation
 
 
+@pytest.mark.usefixtures("few_directions")
 def test_seed_chooses_patches_and_directions():
     real, generated = images(8, 16, 16, 1), images(8, 16, 16, 1, seed=1)
     first = distances(real, generated)
@@ -194,6 +207,7 @@ def test_seed_chooses_patches_and_directions():
     assert distances(real, generated, seed=1) != first
 
 
+@pytest.mark.usefixtures("few_directions")
 def test_grey_images_are_what_they_are_in_three_channels():
     real, generated = images(8, 32, 32, 1), images(8, 32, 32, 1, seed=1)
     tiled = distances(np.tile(real, 3), np.tile(generated, 3))
@@ -201,6 +215,7 @@ def test_grey_images_are_what_they_are_in_three_channels():
     np.testing.assert_allclose([*grey.values()], [*tiled.values()], rtol=1e-4)
 
 
+@pytest.mark.usefixtures("few_directions")
 def test_brightness_and_contrast_of_a_channel_do_not_matter():
     real, generated = images(8, 16, 16, 3) // 2, images(8, 16, 16, 3, seed=1)
     scaled = real.copy()
@@ -212,6 +227,7 @@ def test_brightness_and_contrast_of_a_channel_do_not_matter():
     )
 
 
+@pytest.mark.usefixtures("few_directions")
 @pytest.mark.parametrize("convert", [np.asarray, tf.constant])
 def test_floats_count_as_their_8_bits(convert):
     real, generated = images(8, 16, 16, 3), images(8, 16, 16, 3, seed=1)
@@ -219,12 +235,14 @@ def test_floats_count_as_their_8_bits(convert):
     assert distances(real, floats) == distances(real, generated)
 
 
+@pytest.mark.usefixtures("few_directions")
 def test_constant_channels_have_no_distance():
     black = np.zeros((4, 32, 32, 3), "uint8")
     assert distances(black, black + 37)["mean"] == 0.0
     assert np.isfinite(distances(black, images(4, 32, 32, 3))["mean"])
 
 
+@pytest.mark.usefixtures("few_directions")
 def test_reset_forgets_images_and_repeats_the_patches():
     real, generated = images(4, 16, 16, 1), images(4, 16, 16, 1, seed=1)
     metric = SlicedWassersteinDistance()
@@ -238,6 +256,7 @@ def test_reset_forgets_images_and_repeats_the_patches():
     assert metric.result() == first
 
 
+@pytest.mark.usefixtures("few_directions")
 def test_config_makes_the_same_metric():
     metric = SlicedWassersteinDistance(max_images=5, seed=7, name="swd")
     config = keras.saving.serialize_keras_object(metric)

@@ -12,6 +12,7 @@ from keras_gen.generative_model import GenerativeModel
 from keras_gen.models.bayes_conditional import BayesConditional
 from keras_gen.models.gaussian_mixture import GaussianMixture
 from keras_gen.models.gsn import GSN
+from keras_gen.models.semi_supervised_gan import SemiSupervisedGAN
 from keras_gen.models.vae import VAE
 
 spatial = pytest.importorskip("scipy.spatial")
@@ -201,6 +202,62 @@ def test_resampling_is_diagnosed_by_its_weights(bayes):
     assert found == {"proposals": pytest.approx(expected, rel=0.1)}
 
 
+@keras.saving.register_keras_serializable(package="bayes_conditional_test")
+class NoisyDensity(Density):
+    """A density that is estimated, with noise as large as the differences."""
+
+    def log_prob(self, x, *, seed=None):
+        noise = tf.random.stateless_normal(tf.shape(x), self.verb_seed(seed))
+        return super().log_prob(x + 0.05 * noise)
+
+
+def test_chains_repeat_where_the_density_draws_noise(tmp_path):
+    bayes = BayesConditional(
+        NoisyDensity(seed=3), exact_classifier(), method="data", seed=1
+    )
+    bayes.evidence.assign(SHARES)
+    arguments = {"condition": [0, 1, 2, 0], "seed": 5}
+    x = bayes.sample(4, num_steps=30, **arguments)
+    np.testing.assert_array_equal(x, bayes.sample(4, num_steps=30, **arguments))
+    assert np.any(x != bayes.sample(4, num_steps=30, **arguments | {"seed": 6}))
+    small = {"num_chains": 2, "num_results": 20, "burn_in": 20}
+    assert bayes.diagnose(1, **small) == bayes.diagnose(1, **small)
+    bayes.export(tmp_path / "serving")
+    loaded = tf.saved_model.load(str(tmp_path / "serving"))
+    served = [
+        loaded.conditional_sample(
+            num_samples=tf.constant(4),
+            condition=tf.constant([0, 1, 2, 0], tf.int64),
+            seed=tf.constant(5, tf.int64),
+        )
+        for _ in range(2)
+    ]
+    np.testing.assert_array_equal(*served)
+
+
+def test_a_chain_compares_densities_under_the_same_noise():
+    """At every step the model is asked with the one seed of the chain."""
+    seen = []
+
+    class Watched(NoisyDensity):
+        def log_prob(self, x, *, seed=None):
+            def see(seed):
+                seen.append(int(seed))
+                return seed
+
+            if seed is not None:
+                seed = tf.ensure_shape(
+                    tf.numpy_function(see, [seed], "int64"), ()
+                )
+            return super().log_prob(x, seed=seed)
+
+    bayes = BayesConditional(Watched(), exact_classifier(), method="data")
+    bayes.sample(2, condition=[0, 1], num_steps=10, seed=0)
+    assert len(seen) >= 10 and len(set(seen)) == 1
+    bayes.sample(2, condition=[0, 1], num_steps=10, seed=1)
+    assert len(set(seen)) == 2
+
+
 # Probabilities
 
 
@@ -248,6 +305,38 @@ def test_another_class_prior_weighs_the_same_class_densities():
         np.logaddexp.reduce(np.transpose(by_class) + np.log(prior), axis=1),
         rtol=1e-4,
     )
+
+
+def test_prediction_divides_by_the_evidence_as_classify_does():
+    x = images(exact_samples(1, 20))
+    prior = [0.2, 0.2, 0.6]
+    model = BayesConditional(mixture(), exact_classifier(), prior)
+    model.compile()
+    predicted = model.predict(x, verbose=0)
+    np.testing.assert_allclose(predicted, model.classify(x), rtol=1e-4)
+    assert np.all(np.array(model.evidence) > 0)
+
+
+def test_a_classifier_may_be_a_subclassed_model():
+    class Classifier(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.network = exact_classifier()
+
+        def call(self, x):
+            return self.network(x)
+
+    classifier, x = Classifier(), images(exact_samples(0, 20))
+    classifier(x)
+    model = BayesConditional(mixture(), classifier)
+    assert model.num_classes == 3
+    np.testing.assert_allclose(model.classify(x), exact_classifier()(x), 1e-5)
+
+
+def test_classes_that_a_model_tells_apart_but_does_not_draw_are_no_condition():
+    gan = SemiSupervisedGAN(SHAPE, 2, 3)
+    model = BayesConditional(gan, exact_classifier(), method="resampling")
+    assert model.sample(2, condition=[0, 2], seed=0).shape == (2, *SHAPE)
 
 
 def test_models_without_log_prob_give_none():

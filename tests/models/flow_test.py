@@ -17,7 +17,9 @@ from keras_gen.networks.coupling import coupling_mlp, coupling_resnet
 
 SHAPE = (2, 2, 3)
 FLOWS = {
-    "NICE": lambda **more: NICE(SHAPE, 2, 6, num_layers=1, seed=1, **more),
+    "NICE": lambda **more: NICE(
+        SHAPE, 2, None, 6, num_layers=1, seed=1, **more
+    ),
     "RealNVP": lambda **more: RealNVP(
         SHAPE, 1, hidden_dim=4, num_blocks=1, seed=1, **more
     ),
@@ -114,9 +116,12 @@ def test_the_kind_of_log_prob_and_its_draws_are_told_honestly():
         exact.log_prob(x, seed=0), exact.log_prob(x, seed=1)
     )
     randomized(bound, 0.4)
-    one = np.array([bound.log_prob(x, seed=i) for i in range(300)])
-    many = bound.log_prob(x, num_samples=3000, seed=0)
-    assert np.all(one.std(axis=0) > 0)
+    seeds = np.array([bound.log_prob(x, seed=i) for i in range(3)])
+    assert np.all(seeds.std(axis=0) > 0)
+    # Rows of a batch are draws of their own.
+    rows = bound.log_prob(np.tile(x, (3000, 1, 1, 1)), seed=0)
+    one = np.reshape(rows, (3000, 8))
+    many = bound.log_prob(x, num_samples=300, seed=1)
     wanted = np.log(np.mean(np.exp(one.astype("float64")), axis=0))
     np.testing.assert_allclose(many, wanted, atol=0.05)
 
@@ -158,7 +163,7 @@ def test_latents_of_samples_are_draws_of_the_prior_times_the_temperature():
 
 
 def test_nice_has_logistic_latents():
-    z = NICE((4, 4, 1), 2, 6, num_layers=1).prior.sample(2000, seed=(0, 1))
+    z = NICE((4, 4, 1), 2, 1, 6, num_layers=1).prior.sample(2000, seed=(0, 1))
     assert z.shape == (2000, 16)
     np.testing.assert_allclose(np.var(z), math.pi**2 / 3, rtol=0.05)
 
@@ -265,14 +270,14 @@ def test_real_nvp_has_the_couplings_of_its_scales():
 
 def test_nice_takes_the_number_of_scales_of_other_flows():
     for num_scales in (None, 1):
-        model = NICE(SHAPE, 1, 4, num_scales=num_scales, num_layers=1)
+        model = NICE(SHAPE, 1, num_scales, 4, num_layers=1)
         assert NICE.from_config(model.get_config()).num_scales == num_scales
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: NICE(SHAPE, 3, 5, num_layers=2, logit=True, recompute=True),
+        lambda: NICE(SHAPE, 3, 1, 5, num_layers=2, logit=True, recompute=True),
         lambda: RealNVP(
             SHAPE,
             num_couplings=1,
@@ -387,7 +392,7 @@ def test_imputation_keeps_what_is_seen_bit_for_bit(make):
             lambda: planar().log_prob(images(1, (1, 1, 2)), condition=[0]),
             "`condition` must be `None`: RealNVP",
         ),
-        (lambda: NICE(SHAPE, 1, 2, dequantization="no"), "dequantization"),
+        (lambda: NICE(SHAPE, 1, 1, 2, dequantization="no"), "dequantization"),
         (lambda: planar().sample(2, temperature=-1.0), "temperature"),
         (lambda: planar().decode(np.zeros((2, 3))), r"`z`.*\(batch, 2\)"),
         (lambda: planar().log_prob(images(1, (1, 1, 2)), num_samples=0), "num"),

@@ -565,8 +565,8 @@ def test_penalties_come_once_in_an_interval_and_that_much_larger():
     np.testing.assert_allclose(lazy, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"jit_compile": True}])
-def test_lazy_penalties_train_the_discriminator(arguments):
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_lazy_penalties_train_the_discriminator(jit_compile):
     slopes = []
     for weight in (1e-6, 10.0):
         gan = small_gan()
@@ -575,7 +575,7 @@ def test_lazy_penalties_train_the_discriminator(arguments):
             gradient_penalty=losses.R1(weight),
             penalty_interval=2,
             steps_per_execution=1,
-            **arguments,
+            jit_compile=jit_compile,
         )
         gan.fit(images(64 * BATCH), batch_size=BATCH, verbose=0)
         x = 2 * images() - 1
@@ -1308,3 +1308,163 @@ def test_the_default_networks_are_dense_below_16_pixels_and_dcgan_above():
             isinstance(layer, keras.layers.BatchNormalization)
             for layer in gan.discriminator.layers
         )
+
+
+# Networks of the user's own, which Keras knows no name of
+
+
+class Shift(keras.layers.Layer):
+    """A layer that is not registered."""
+
+    def build(self, input_shape):
+        self.shift = self.add_weight(shape=(input_shape[-1],), name="shift")
+
+    def call(self, x):
+        return x + self.shift
+
+
+class Painter(keras.Model):
+    """A subclassed generator, of which Keras knows no shapes."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(9, activation="tanh")
+        self.reshape = keras.layers.Reshape(SHAPE)
+
+    def call(self, inputs, training=False):
+        h = keras.ops.concatenate(keras.tree.flatten(inputs), axis=-1)
+        return self.reshape(self.dense(h))
+
+
+def times(factor):
+    def scaled(x):
+        return factor * x
+
+    return scaled
+
+
+def generator_of(*layers):
+    return keras.Sequential(
+        [
+            keras.Input((2,)),
+            keras.layers.Dense(9),
+            *layers,
+            keras.layers.Reshape(SHAPE),
+        ]
+    )
+
+
+def built_painter(*widths):
+    generator = Painter()
+    arrays = [np.zeros((1, width), "float32") for width in widths]
+    generator(arrays if len(arrays) > 1 else arrays[0])
+    return generator
+
+
+def assert_average_follows(gan):
+    old = gan.generator.get_weights()
+    assert_close(gan.sampler.get_weights(), old)
+    compiled(gan).train_on_batch(images())
+    new = gan.generator.get_weights()
+    assert any(np.any(a != b) for a, b in zip(old, new, strict=True))
+    average = [0.9 * a + 0.1 * b for a, b in zip(old, new, strict=True)]
+    assert_close(gan.sampler.get_weights(), average)
+    # It computes what the generator does.
+    gan.sampler.set_weights(new)
+    z = tf.random.stateless_normal((4, 2), (5, 0))
+    assert_close([gan.sampler(z)], [gan.generator(z)])
+    assert gan.sample(2).shape == (2, *SHAPE)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: [keras.layers.Lambda(lambda x: keras.ops.tanh(x))],
+        lambda: [keras.layers.Dense(9, lambda x: keras.ops.tanh(x)), Shift()],
+        # Two functions of one name.
+        lambda: [
+            keras.layers.Lambda(times(0.1)),
+            keras.layers.Activation(times(3.0)),
+        ],
+        lambda: [keras.Sequential([Shift(), keras.layers.Lambda(times(0.1))])],
+    ],
+    ids=["lambda", "custom layer", "closures", "nested"],
+)
+def test_the_average_of_a_generator_that_is_not_registered_follows(layers):
+    layers = layers()
+    names = [getattr(layer, "function", times).__name__ for layer in layers]
+    gan = small_gan(generator=generator_of(*layers))
+    assert names == [
+        getattr(layer, "function", times).__name__ for layer in layers
+    ]
+    assert_average_follows(gan)
+
+
+def test_a_file_with_a_lambda_is_refused_in_safe_mode(tmp_path):
+    path = tmp_path / "gan.keras"
+    layer = keras.layers.Lambda(lambda x: 2 * x)
+    gan = small_gan(generator=generator_of(layer))
+    gan.save(path)
+    with pytest.raises(ValueError, match="deserialization of a `Lambda`"):
+        keras.models.load_model(path)
+    with pytest.raises(ValueError, match="deserialization of a `Lambda`"):
+        GAN.from_config(gan.get_config())
+    again = keras.models.load_model(path, safe_mode=False)
+    assert_close([again.sample(2, seed=0)], [gan.sample(2, seed=0)])
+
+
+def test_the_average_of_a_subclassed_generator_follows():
+    assert_average_follows(small_gan(generator=built_painter(2)))
+
+
+def test_a_subclassed_generator_with_classes_is_saved(tmp_path):
+    gan = small_gan(
+        generator=built_painter(2, 3), discriminator=None, num_classes=3
+    )
+    gan.save(tmp_path / "gan.keras")
+    again = keras.models.load_model(
+        tmp_path / "gan.keras", custom_objects={"Painter": Painter}
+    )
+    assert_close([again.sample(3, seed=0)], [gan.sample(3, seed=0)])
+
+
+# `evaluate`
+
+
+def test_evaluate_takes_its_arguments_in_the_order_of_keras(capsys):
+    gan = compiled(small_gan(), run_eagerly=True)
+    calls = []
+    watch = keras.callbacks.LambdaCallback(
+        on_test_batch_end=lambda batch, logs: calls.append(batch)
+    )
+    logs = gan.evaluate(images(), None, 4, 0, None, 1, [watch], True)
+    assert set(logs) == set(gan.logged) and calls == [0]
+    assert isinstance(gan.evaluate(images(), None, BATCH, 0), list)
+    assert capsys.readouterr().out == ""
+    with pytest.raises(ValueError, match="`sample_weight` is not used"):
+        gan.evaluate(images(), sample_weight=np.ones(BATCH))
+
+
+@pytest.mark.parametrize(
+    "loss, num_passes", [("non_saturating", 3), ("relativistic", 4)]
+)
+def test_the_discriminator_judges_no_more_than_the_losses_see(loss, num_passes):
+    class Counting(keras.layers.Layer):
+        calls = 0
+
+        def call(self, x):
+            Counting.calls += 1
+            return x
+
+    critic = keras.Sequential(
+        [keras.Input((2, 2, 1)), Counting(), keras.layers.Flatten()]
+    )
+    critic.add(keras.layers.Dense(1))
+    generator = networks.mlp_generator(2, (2, 2, 1), (3,))
+    model = GAN((2, 2, 1), 2, generator=generator, discriminator=critic)
+    model.compile(loss=loss, run_eagerly=True)
+    x = np.random.default_rng(0).random((4, 2, 2, 1), "float32")
+    model.fit(x, verbose=0)
+    before, Counting.calls = Counting.calls, 0
+    model.fit(x, verbose=0)
+    assert before and Counting.calls == num_passes

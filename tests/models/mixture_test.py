@@ -691,3 +691,27 @@ def test_bad_smoothing_is_refused():
 def test_bad_arguments_of_verbs_are_refused(verb, arguments, word):
     with pytest.raises(ValueError, match=f"`{word}"):
         getattr(gaussian(), verb)(three_blobs(4), **arguments)
+
+
+def test_callbacks_may_be_given_by_their_position():
+    epochs = []
+    callback = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: epochs.append(epoch)
+    )
+    model = gaussian("diagonal")
+    model.compile()
+    model.fit(three_blobs(), None, 80, 2, 0, [callback])
+    assert epochs == [0, 1]
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_each_batch_that_is_trained_on_alone_is_a_step_of_em(covariance):
+    x, one, other = three_blobs(), gaussian(covariance), gaussian(covariance)
+    for model in (one, other):
+        model.compile(steps_per_execution=1)
+    data = tf.data.Dataset.from_tensors(x)  # in this order
+    wanted = one.fit(data, epochs=4, verbose=0).history["loss"]
+    found = [other.train_on_batch(x)[0] for _ in range(4)]
+    np.testing.assert_allclose(found, wanted, 1e-5)
+    np.testing.assert_allclose(other.components.means, one.components.means)
+    assert found[-1] < found[1]

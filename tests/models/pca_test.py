@@ -319,3 +319,15 @@ def test_a_bad_mask_is_refused(mask, word):
 def test_a_bad_number_of_samples_is_refused():
     with pytest.raises(ValueError, match="`num_samples`"):
         PCA(SHAPE, 2).impute(correlated(4), np.ones(SHAPE, bool), num_samples=0)
+
+
+def test_callbacks_may_be_given_by_their_position():
+    epochs = []
+    callback = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: epochs.append(epoch)
+    )
+    pca = PCA(SHAPE, 2)
+    pca.compile(jit_compile=False)
+    x = correlated()
+    pca.fit(x, None, 30, 2, 0, [callback])
+    assert epochs == [0, 1] and float(pca.count) == len(x)

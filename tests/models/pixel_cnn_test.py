@@ -400,3 +400,42 @@ def test_bad_arguments_of_verbs_are_refused(binary, of_classes):
         of_classes.sample(2, condition=[0, 3])
     with pytest.raises(AttributeError, match="num_classes"):
         binary.classify  # noqa: B018
+
+
+def test_regularization_of_a_network_is_minimized_and_not_logged():
+    logs, steps = [], []
+    for regularizer in (None, keras.regularizers.L2(0.3)):
+        model = PixelCNN(SHAPE, 4, 2, likelihood="bernoulli", seed=1)
+        model = randomize(model)
+        kernel = max(model.trainable_weights, key=lambda w: len(w.shape))
+        kernel.regularizer = regularizer
+        start = np.array(kernel)
+        model.compile(keras.optimizers.SGD(0.1), jit_compile=False)
+        history = model.fit(IMAGES[:8], shuffle=False, verbose=0).history
+        logs.append(history)
+        steps.append(start - np.array(kernel))
+    assert logs[0] == logs[1]
+    np.testing.assert_allclose(
+        steps[1] - steps[0], 0.1 * 2 * 0.3 * start, rtol=1e-3, atol=1e-6
+    )
+
+
+def test_losses_that_a_network_adds_are_minimized():
+    class Pull(keras.layers.Layer):
+        """Adds the distance of its weight from 1."""
+
+        def build(self, _):
+            self.w = self.add_weight(name="pull", initializer="zeros")
+
+        def call(self, x):
+            self.add_loss(tf.square(self.w - 1.0))
+            return x
+
+    inner = plain_pixel_cnn(SHAPE, 1, 2, 1)
+    inputs = keras.Input(SHAPE)
+    pull = Pull()
+    network = keras.Model(inputs, pull(inner(inputs)))
+    model = PixelCNN(SHAPE, likelihood="bernoulli", network=network, seed=1)
+    model.compile(keras.optimizers.SGD(0.1), jit_compile=False)
+    model.fit(IMAGES[:8], batch_size=8, verbose=0)
+    assert float(pull.w) == pytest.approx(0.1 * 2)

@@ -134,3 +134,21 @@ def test_bad_arguments_are_refused(arguments, word):
     if "kind" in arguments:
         with pytest.raises(ValueError, match="`num_groups`"):
             PixelLSTM((3, 3, 3), 6, num_groups=2)
+
+
+def test_regularization_of_a_network_is_minimized_and_not_logged():
+    logs, steps = [], []
+    for regularizer in (None, keras.regularizers.L2(0.3)):
+        model = PixelRNN(SHAPE, 4, 1, likelihood="bernoulli", seed=1)
+        model = randomize(model)
+        kernel = max(model.trainable_weights, key=lambda w: len(w.shape))
+        kernel.regularizer = regularizer
+        start = np.array(kernel)
+        model.compile(keras.optimizers.SGD(0.1), jit_compile=False)
+        history = model.fit(IMAGES[:8], shuffle=False, verbose=0).history
+        logs.append(history)
+        steps.append(start - np.array(kernel))
+    assert logs[0] == logs[1]
+    np.testing.assert_allclose(
+        steps[1] - steps[0], 0.1 * 2 * 0.3 * start, rtol=1e-3, atol=1e-6
+    )

@@ -700,6 +700,31 @@ def test_projection_finds_latents_that_reproduce_an_image(run):
     assert error < 0.3 * np.mean((gan.sample(2, seed=9) - x) ** 2)
 
 
+def test_missing_pixels_come_from_latents_of_the_observed_ones(run):
+    gan = run[0]
+    x = np.array(gan.sample(2, seed=3))
+    mask = np.zeros_like(x, "bool")
+    mask[:, :, :5] = True
+    filled = gan.impute(x, mask, num_samples=3, num_steps=30, seed=0)
+    assert filled.shape == (3, 2, *SHAPE)
+    for images_ in np.array(filled):
+        np.testing.assert_array_equal(images_[mask], x[mask])
+        assert images_.min() >= 0 and images_.max() <= 1
+    best = np.min(
+        np.mean((filled - x)[..., 5:, :] ** 2, axis=(2, 3, 4)), axis=0
+    )
+    others = np.array(gan.sample(2, seed=9))
+    assert np.mean(best) < np.mean((others - x)[:, :, 5:] ** 2)
+
+
+def test_batches_after_a_function_of_data_are_those_given():
+    gan = compiled()
+    gan.fit(stored, epochs=1, verbose=0)
+    seen = gan.images_seen
+    gan.train_on_batch(images(4))
+    assert gan.images_seen == seen + 4
+
+
 def test_evaluation_and_prediction_follow_the_resolution():
     shape = (8, 10, 1)  # from 4x5 pixels, which 2 does not divide
     gan = compiled(small_gan(shape), run_eagerly=False)
@@ -937,3 +962,18 @@ def test_runs_killed_at_any_step_end_bit_for_bit_as_one_left_alone(tmp_path):
     trace, state = outcome(alone)
     assert outcome(killed)[0] == trace and len(trace) == 15
     assert_same(outcome(killed)[1], state)
+
+
+def test_train_on_batch_splits_a_batch_larger_than_the_schedule_s():
+    gan = compiled()
+    assert gan.schedule.batch_size_at(4) == 8
+    logs = gan.train_on_batch(images(20), return_dict=True)
+    assert gan.images_seen == 20
+    assert np.isfinite(logs["loss"])
+
+
+def test_the_average_of_a_growing_generator_is_a_copy():
+    gan = small_gan()
+    assert type(gan.sampler) is type(gan.generator)
+    assert gan.sampler is not gan.generator
+    assert_same(gan.sampler.get_weights(), gan.generator.get_weights())

@@ -175,7 +175,8 @@ def test_a_label_for_each_class_is_enough_for_separate_clusters():
         jit_compile=False,
     )
     hidden = np.where(np.arange(300) < 3, y, -1)
-    model.fit(x, hidden, epochs=30, batch_size=50, verbose=0)
+    many = np.tile(x, (10, 1, 1, 1)), np.tile(hidden, 10)
+    model.fit(*many, epochs=3, batch_size=50, verbose=0)
     assert np.mean(np.argmax(model.classify(x), axis=1) == y) > 0.95
     assert model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"] > 0.95
 
@@ -252,6 +253,22 @@ def test_samples_are_the_images_of_seeded_latents():
         model.sample(5, seed=0), model.sample(5, seed=0)
     )
     assert np.any(model.sample(5, seed=0) != model.sample(5, seed=1))
+
+
+def test_samples_are_of_all_classes_and_take_no_condition():
+    model = linear_model()
+    np.testing.assert_array_equal(
+        model.sample(3, condition=None, seed=0), model.sample(3, seed=0)
+    )
+    with pytest.raises(ValueError, match=r"`condition`.*SemiSupervisedGAN"):
+        model.sample(3, condition=[0, 1, 2])
+
+
+def test_a_generator_without_features_to_match_needs_no_real_images():
+    model = compiled(linear_model(), loss="hinge")
+    fake = 2.0 * model.sample(3, seed=0) - 1.0
+    given = [model.generator_loss(real, fake) for real in (fake, None)]
+    assert float(given[0]) == float(given[1])
 
 
 def test_project_finds_latents_of_its_own_samples():
