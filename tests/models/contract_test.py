@@ -482,6 +482,13 @@ def test_one_batch_is_one_step(class_case):
         assert_trained(before, weights_of(model))
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_all_variables_are_of_a_type_that_xla_reaches_on_a_gpu(name):
+    for variable in MODELS[name].make().variables:
+        # TensorFlow keeps those of int32 in the memory of the host.
+        assert variable.dtype != "int32", variable.path
+
+
 def test_labels_of_any_kind_are_ignored():
     x, names = images(), np.array(["a name", "another"] * 16)
     model = MODELS["VAE"].compiled(jit_compile=True)
