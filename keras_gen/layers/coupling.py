@@ -123,7 +123,7 @@ class Coupling(InvertibleLayer):
         return self._joined(a, self._restore(b, self._parameters(a)))
 
     def _parameters(self, a, training=False):
-        return tf.cast(self.network(a, training=training), "float32")
+        return tf.cast(self.network(a, training=training), self.compute_dtype)
 
     def _parted(self, x):
         if self.split == "channels":
@@ -148,7 +148,7 @@ class Coupling(InvertibleLayer):
 
         def parameters(a, weights):
             h, _ = self.network.stateless_call(weights, [], a, training=True)
-            return tf.cast(h, "float32")
+            return tf.cast(h, self.compute_dtype)
 
         @tf.custom_gradient
         def change(a, b, *weights):
@@ -232,7 +232,7 @@ class AdditiveCoupling(Coupling):
         return channels
 
     def _change(self, b, h):
-        return b + h, tf.zeros(tf.shape(b)[:1])
+        return b + h, tf.zeros(tf.shape(b)[:1], b.dtype)
 
     def _restore(self, b, h):
         return b - h
@@ -298,7 +298,7 @@ class AffineCoupling(Coupling):
         raw, shift = tf.split(h, 2, axis=-1)
         log_scale = self.max_log_scale * tf.tanh(raw / self.max_log_scale)
         if self._inside is not None:
-            log_scale *= self._inside
+            log_scale *= tf.cast(self._inside, log_scale.dtype)
         return log_scale, shift
 
     def _change(self, b, h):
@@ -342,7 +342,7 @@ class FlattenEvenFirst(InvertibleLayer):
     def forward(self, x, training=False):
         flat = tf.reshape(x, (-1, *self.output_event_shape))
         y = tf.gather(flat, self._order, axis=1)
-        return y, tf.zeros(tf.shape(x)[:1])
+        return y, tf.zeros(tf.shape(x)[:1], self.compute_dtype)
 
     def inverse(self, y):
         flat = tf.gather(y, np.argsort(self._order), axis=1)
@@ -384,7 +384,8 @@ class Squeeze2D(InvertibleLayer):
         self.output_event_shape = (height // 2, width // 2, 4 * channels)
 
     def forward(self, x, training=False):
-        return tf.nn.space_to_depth(x, 2), tf.zeros(tf.shape(x)[:1])
+        log_det = tf.zeros(tf.shape(x)[:1], self.compute_dtype)
+        return tf.nn.space_to_depth(x, 2), log_det
 
     def inverse(self, y):
         return tf.nn.depth_to_space(y, 2)

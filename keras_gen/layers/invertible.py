@@ -18,8 +18,9 @@ tfb = tfp.bijectors
 class InvertibleLayer(keras.layers.Layer):
     """What invertible layers have in common: their methods and attributes.
 
-    They compute in float32 under every dtype policy. A subclass writes
-    `forward`, `inverse` and, if it has weights or changes the shape, `build`.
+    They compute in float32 under every dtype policy, unless `dtype` is
+    "float64". A subclass writes `forward`, `inverse` and, if it has weights
+    or changes the shape, `build`.
 
     Attributes:
         event_shape: Shape of an entry of the batch, known once it is built.
@@ -102,7 +103,7 @@ class _LayerBijector(tfb.Bijector):
         super().__init__(
             forward_min_event_ndims=len(layer.event_shape),
             inverse_min_event_ndims=len(layer.output_event_shape),
-            dtype=tf.float32,
+            dtype=tf.as_dtype(layer.compute_dtype),
             parameters=parameters,
             name=name or layer.name,
         )
@@ -180,7 +181,7 @@ class Chain(InvertibleLayer):
             self.output_event_shape = part.output_event_shape
 
     def forward(self, x, training=False):
-        total = tf.zeros(tf.shape(x)[:1])
+        total = tf.zeros(tf.shape(x)[:1], x.dtype)
         for part in self.parts:
             x, log_det = part.forward(x, training)
             total += log_det

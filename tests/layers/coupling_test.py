@@ -14,6 +14,7 @@ from keras_gen.layers.coupling import (
     Squeeze2D,
     coupling_shapes,
 )
+from keras_gen.layers.invertible import Chain
 from keras_gen.networks.coupling import coupling_mlp, coupling_resnet
 
 SPLITS = [
@@ -50,6 +51,26 @@ def jacobians(function, x):
         outputs = tf.unstack(outputs, axis=1)
     rows = [tape.gradient(y, x).numpy().reshape(len(x), -1) for y in outputs]
     return np.stack(rows, axis=1)
+
+
+@pytest.mark.parametrize("event_shape, split", SPLITS)
+@pytest.mark.parametrize("kind", [AdditiveCoupling, AffineCoupling])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_in_float64_inverses_have_ten_digits(
+    event_shape, split, kind, recompute
+):
+    arguments = {"recompute": recompute, "dtype": "float64"}
+    layer = coupling(event_shape, split, kind, **arguments)
+    chain = Chain([layer, coupling(event_shape, split, kind, **arguments)])
+    chain.build((None, *event_shape))
+    x = tf.constant(normal(3, *event_shape), "float64")
+    y, log_det = chain.forward(x)
+    assert y.dtype == log_det.dtype == "float64"
+    np.testing.assert_allclose(chain.inverse(y), x, rtol=0, atol=1e-10)
+    bijector = layer.as_bijector()
+    np.testing.assert_allclose(
+        bijector.inverse(tf.identity(bijector.forward(x))), x, atol=1e-10
+    )
 
 
 @pytest.mark.parametrize("event_shape, split", SPLITS)

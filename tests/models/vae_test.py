@@ -1522,3 +1522,26 @@ def test_every_variant_computes_in_float32_under_mixed_precision(name):
     np.testing.assert_allclose(
         half(images(), **given), full(images(), **given), atol=0.02
     )
+
+
+def test_networks_may_be_subclassed_models():
+    class Dense(keras.Model):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+            self(np.zeros((1, *network.input_shape[1:])))
+
+        def call(self, x):
+            return self.network(x)
+
+    parts = {
+        "encoder": networks.mlp_encoder((2, 2, 1), 6, (4,)),
+        "decoder": networks.mlp_decoder(3, (2, 2, 1), (4,)),
+    }
+    wrapped = {name: Dense(network) for name, network in parts.items()}
+    x = np.random.default_rng(0).random((3, 2, 2, 1), "float32")
+    one, other = (
+        VAE((2, 2, 1), 3, **given, seed=1).log_prob(x, seed=0)
+        for given in (parts, wrapped)
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-6)
