@@ -12,6 +12,7 @@ from keras_gen import inputs, langevin, optimization
 from keras_gen.generative_model import GenerativeModel
 
 METHODS = ("latent", "data", "resampling")
+_PART = 500  # images that are resampled at once
 
 
 @saving.register_keras_serializable(package="keras_gen")
@@ -369,10 +370,11 @@ class BayesConditional(GenerativeModel):
         if not tf.is_tensor(num_samples):
             inputs.check_positive_integer(num_samples, "num_samples")
         inputs.check_positive_integer(num_steps, "num_steps")
-        if num_proposals is None:
+        resamples = num_proposals is None and self.method == "resampling"
+        if resamples:
+            num_proposals = tf.maximum(1000, 20 * num_samples)
+        elif num_proposals is None:
             num_proposals = 1000
-            if self.method == "resampling":
-                num_proposals = tf.maximum(1000, 20 * num_samples)
         else:
             inputs.check_positive_integer(num_proposals, "num_proposals")
         seed = self.verb_seed(seed)
@@ -385,6 +387,17 @@ class BayesConditional(GenerativeModel):
             )[0]
             seed = seeds[1]
         y = self._classes(condition, num_samples)
+        if resamples and tf.executing_eagerly() and len(y) > _PART:
+            # In parts, for memory: each image has 20 proposals.
+            parts = range(0, len(y), _PART)
+            seeds = tf.random.split(seed, len(parts))
+            images = [
+                self.graph(
+                    self._sample, y[i : i + _PART], num_steps, 20 * _PART, seed
+                )
+                for i, seed in zip(parts, seeds, strict=True)
+            ]
+            return tf.concat(images, axis=0)
         return self.graph(self._sample, y, num_steps, num_proposals, seed)
 
     def _sample(self, y, num_steps, num_proposals, seed):

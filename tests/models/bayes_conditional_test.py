@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_gen.generative_model import GenerativeModel
+from keras_gen.models import bayes_conditional
 from keras_gen.models.bayes_conditional import BayesConditional
 from keras_gen.models.gaussian_mixture import GaussianMixture
 from keras_gen.models.gsn import GSN
@@ -304,6 +305,21 @@ def test_another_class_prior_weighs_the_same_class_densities():
         bayes.log_prob(x, **settings),
         np.logaddexp.reduce(np.transpose(by_class) + np.log(prior), axis=1),
         rtol=1e-4,
+    )
+
+
+def test_many_images_are_resampled_in_parts(monkeypatch):
+    model = BayesConditional(mixture(), exact_classifier())
+    whole = model.sample(30, condition=[2] * 30, seed=0)
+    monkeypatch.setattr(bayes_conditional, "_PART", 12)
+    parts = model.sample(30, condition=[2] * 30, seed=0)
+    assert parts.shape == whole.shape and np.any(parts != whole)
+    np.testing.assert_array_equal(
+        parts, model.sample(30, condition=[2] * 30, seed=0)
+    )
+    assert len(np.unique(np.reshape(parts, (30, 2)), axis=0)) > 20
+    np.testing.assert_allclose(
+        np.mean(parts, axis=(0, 1, 2)), MEANS[2], atol=5 * SCALE / 30**0.5
     )
 
 
