@@ -175,6 +175,7 @@ class ProgressiveGAN(GenerativeModel):
         self._tested_resolution = None  # the one that `test_step` is for
         self._predicted_resolution = None  # and `predict_step`
         self._stream = None
+        self._epoch_size = None  # images of an epoch, of arrays
         self.add_metrics(
             "loss",
             "d_loss",
@@ -379,9 +380,23 @@ class ProgressiveGAN(GenerativeModel):
             )
         if callable(x):
             return self._ticks(x, y, feeding["steps_per_epoch"])
-        return super()._checked(
-            x, y, batch_size=batch_size or self._largest_batch(), **feeding
-        )
+        batch_size = batch_size or self._largest_batch()
+        dataset = super()._checked(x, y, batch_size=batch_size, **feeding)
+        self._epoch_size = None
+        if not isinstance(x, tf.data.Dataset | keras.utils.PyDataset):
+            num_batches = feeding["steps_per_epoch"]
+            self._epoch_size = num_batches and num_batches * batch_size
+            if not num_batches:
+                several = self.distribute_strategy.num_replicas_in_sync > 1
+                size, batch_size = len(x), min(len(x), batch_size)
+                self._epoch_size = size - size % batch_size * several
+        return dataset
+
+    def _position(self):
+        epoch, seed = super()._position()
+        if self._epoch_size:  # of arrays, in whichever `fit` they come
+            epoch = self.images_seen // self._epoch_size
+        return epoch, seed
 
     def _largest_batch(self):
         return max(map(self.batch_size_at, self.resolutions))

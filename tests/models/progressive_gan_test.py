@@ -436,6 +436,18 @@ def test_a_phase_may_begin_within_a_batch_of_data():
     assert_refused(gan.fit, r"x\(8, 8\).*got 16", large)
 
 
+@pytest.mark.parametrize("arguments", [{}, {"steps_per_epoch": 2}])
+def test_arrays_come_in_the_same_order_however_fit_is_split(arguments):
+    x, arguments = images(24), {"verbose": 0, "batch_size": 8, **arguments}
+    whole, split = compiled(), compiled()
+    whole.fit(x, epochs=2, **arguments)
+    for _ in range(2):
+        split.fit(x, epochs=1, **arguments)
+    assert whole.images_seen == split.images_seen
+    for one, other in zip(whole.weights, split.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_stored_images_come_one_after_another_however_fit_is_split():
     def data(resolution, batch_size):
         x = np.arange(20) * np.ones((resolution, resolution, 1, 1)) / 20
