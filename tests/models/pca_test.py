@@ -206,7 +206,7 @@ def test_half_precision_leaves_its_weights_whole():
     keras.config.set_dtype_policy("mixed_float16")
     x = correlated()
     pca = fitted(x)
-    assert {w.dtype for w in pca.weights} == {"float32", "float64", "int32"}
+    assert {w.dtype for w in pca.weights} == {"float32", "float64", "int64"}
     keras.config.set_dtype_policy("float32")
     np.testing.assert_array_equal(pca.components, fitted(x).components)
     assert pca.reconstruct(x).dtype == "float32"
