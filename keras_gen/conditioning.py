@@ -94,6 +94,16 @@ def check_network(network, input_shape, output_shape, argument, width=None):
         )
 
 
+def unpaired(x, condition):
+    """What `call` is given, `x` and its condition.
+
+    Keras's `predict` gives both as a pair, in the place of `x`.
+    """
+    if condition is None and isinstance(x, tuple | list) and len(x) == 2:
+        return x
+    return x, condition
+
+
 def vectors(condition, num_samples, num_classes=None, condition_dim=None):
     """A condition as networks take it, checked.
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import numbers
 import os
 import types
 import warnings
@@ -114,9 +115,17 @@ class GenerativeModel(keras.Model):
 
         Raises:
             ValueError: If it is called outside the scope of the strategy that
-                the model was built in, or asks for what a strategy cannot do.
+                the model was built in, asks for what a strategy cannot do, or
+                `steps_per_execution` is not a positive integer.
         """
         self._check_scope()
+        if steps_per_execution is not None:
+            steps_per_execution = inputs.check_positive_integer(
+                steps_per_execution, "steps_per_execution"
+            )
+        run_eagerly = inputs.check_boolean(run_eagerly, "run_eagerly")
+        if jit_compile != "auto":
+            jit_compile = inputs.check_boolean(jit_compile, "jit_compile")
         has_strategy = tf.distribute.has_strategy()
         convolutional = not self._is_dense()
         if has_strategy and jit_compile is True:
@@ -369,8 +378,8 @@ class GenerativeModel(keras.Model):
                     f"`{name}` is not used by generative models. Leave it "
                     "out, or repeat the images that should count more."
                 )
-        if epochs != 0:
-            inputs.check_positive_integer(epochs, "epochs")
+        inputs.check_count(epochs, "epochs")
+        inputs.check_count(initial_epoch, "initial_epoch")
         if steps_per_epoch is not None:
             steps_per_epoch = inputs.check_positive_integer(
                 steps_per_epoch, "steps_per_epoch"
@@ -386,11 +395,21 @@ class GenerativeModel(keras.Model):
             cut = int(len(x) * (1.0 - validation_split))
             validation_data = x[cut:] if y is None else (x[cut:], y[cut:])
             x, y = x[:cut], None if y is None else y[:cut]
+        if validation_batch_size is None:
+            validation_batch_size = batch_size
+        else:
+            inputs.check_positive_integer(
+                validation_batch_size, "validation_batch_size"
+            )
+        if isinstance(kwargs.get("validation_freq"), numbers.Number):
+            inputs.check_positive_integer(
+                kwargs["validation_freq"], "validation_freq"
+            )
         if validation_data is not None:
             held_out = _pair(validation_data)
             validation_data = self._checked(
                 *held_out,
-                batch_size=validation_batch_size or batch_size,
+                batch_size=validation_batch_size,
                 argument="validation_data",
                 steps=("validation_steps", kwargs.get("validation_steps")),
             )
@@ -401,6 +420,14 @@ class GenerativeModel(keras.Model):
             shuffle=shuffle,
             steps_per_epoch=steps_per_epoch,
         )
+        if steps_per_epoch and isinstance(x, tf.data.Dataset):
+            num_batches = int(x.cardinality())
+            if 0 <= num_batches < steps_per_epoch:
+                warnings.warn(
+                    f"`x` has {num_batches} batches, fewer than "
+                    f"`steps_per_epoch={steps_per_epoch}`: it is repeated.",
+                    stacklevel=2,
+                )
         self._starts = []
         if isinstance(x, tf.data.Dataset) and not steps_per_epoch:
             self._starts.append((x, 1))
@@ -465,7 +492,30 @@ class GenerativeModel(keras.Model):
             )
         # The loss comes first, and updates that were skipped are not asked for.
         logs = {name: logs[name] for name in self.logged}
-        return logs if return_dict else list(logs.values())
+        values = list(logs.values())
+        return logs if return_dict else values if values[1:] else values[0]
+
+    def train_on_batch(self, x, y=None, *arguments, **options):
+        """One training step on arrays `x` and `y`, as `keras.Model`."""
+        self._check_batch(x, y)
+        return super().train_on_batch(x, y, *arguments, **options)
+
+    def test_on_batch(self, x, y=None, *arguments, **options):
+        """What `test_step` logs of arrays `x` and `y`, as `keras.Model`."""
+        self._check_batch(x, y)
+        return super().test_on_batch(x, y, *arguments, **options)
+
+    def _check_batch(self, x, y):
+        with warnings.catch_warnings():  # one image is nothing unusual here
+            warnings.simplefilter("ignore")
+            self.check_data(x, y)
+
+    def predict(self, x, *arguments, **options):
+        """What `call` gives of batches of `x`, as `keras.Model`."""
+        takes_images = "x" in inspect.signature(self.call).parameters
+        if takes_images and isinstance(x, np.ndarray | tf.Tensor | str):
+            self.images_from(x)
+        return super().predict(x, *arguments, **options)
 
     def _end_executions_with_epoch(self, steps_per_epoch):
         """Keras runs whole executions, also beyond the end of an epoch."""
@@ -733,7 +783,16 @@ class GenerativeModel(keras.Model):
         Args:
             filepath: Path of a `.keras` file.
             overwrite: Whether an existing file is replaced without asking.
+
+        Raises:
+            ValueError: If the name does not end with `.keras`.
         """
+        if not str(filepath).endswith(".keras"):
+            raise ValueError(
+                "`filepath` must end with '.keras', got "
+                f"{str(filepath)[:200]!r}. For weights alone call "
+                "`save_weights`, for a SavedModel `export`."
+            )
         if not overwrite and os.path.exists(filepath):
             return super().save(filepath, overwrite=False, **kwargs)
         with files.replacing(filepath) as part:
@@ -815,13 +874,18 @@ class GenerativeModel(keras.Model):
             verbose: Whether Keras prints what it wrote.
 
         Raises:
-            ValueError: If `format` is another one.
+            ValueError: If `format` is another one, or `filepath` a file.
         """
         if format != "tf_saved_model":
             raise ValueError(
                 f"`format` must be 'tf_saved_model', got {format!r}. To "
                 "convert a network alone, call `export` on it, for example "
                 "`model.decoder.export(path, format='onnx')`."
+            )
+        if os.path.isfile(filepath):
+            raise ValueError(
+                "`filepath` must be a folder to write, got the file "
+                f"{str(filepath)[:200]!r}. Choose another name."
             )
         archive = keras.export.ExportArchive()
         archive.track(self)
@@ -938,12 +1002,19 @@ class _Watch(keras.callbacks.Callback):
         row = np.max(np.asarray(self.model.skipped_in_a_row))
         if row < MAX_SKIPPED_IN_A_ROW:
             return
+        whole = all(
+            np.isfinite(np.asarray(weight)).all()
+            for weight in self.model.trainable_weights
+        )
+        # Keras counts whole executions, also beyond the end of an epoch.
+        batch = min(batch, (self.params.get("steps") or np.inf) - 1)
         logs = {k: float(np.mean(v)) for k, v in (logs or {}).items()}
         bad = [name for name, value in logs.items() if not np.isfinite(value)]
         raise FloatingPointError(
             f"{row} updates in a row were skipped because gradients were not "
             f"finite, up to batch {batch} of epoch {self.model.epoch} (not "
             f"finite in the logs: {', '.join(bad) or 'nothing'}). The weights "
-            "are those before them. Look for NaN in the data, lower the "
-            "learning rate, or use float32 or mixed_bfloat16."
+            f"are {'those before them' if whole else 'not finite, either'}. "
+            "Look for NaN in the data, lower the learning rate, or use float32 "
+            "or mixed_bfloat16."
         )

@@ -47,6 +47,44 @@ def check_positive_integer(value, argument):
     return int(value)
 
 
+def check_count(value, argument):
+    """Checks a count that may be 0, otherwise as `check_positive_integer`.
+
+    Raises:
+        ValueError: If `value` is not an integer of at least 0.
+
+    Example:
+
+    >>> check_count(0, "num_chains")  # 0
+    """
+    if not _is_number(value, numbers.Integral) or value < 0:
+        raise ValueError(
+            f"`{argument}` must be an integer of at least 0, got "
+            f"{_show(value)}. Pass a whole number, for example `{argument}=0`."
+        )
+    return int(value)
+
+
+def check_boolean(value, argument):
+    """Checks a switch, which a string such as "no" would turn on.
+
+    Returns:
+        `value` as a Python bool.
+
+    Raises:
+        ValueError: If `value` is neither `True` nor `False`.
+
+    Example:
+
+    >>> check_boolean(np.True_, "recompute")  # True
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(
+            f"`{argument}` must be `True` or `False`, got {_show(value)}."
+        )
+    return bool(value)
+
+
 def check_number(value, argument, minimum=None, maximum=None, exclusive=False):
     """Checks a rate, weight or scale that a constructor is given.
 
@@ -243,20 +281,27 @@ def traced_output_shape(network, shapes, argument):
     return keras.tree.map_structure(lambda y: tuple(y.shape), output)
 
 
-def check_two_optimizers(d_optimizer, g_optimizer):
+def check_two_optimizers(d_optimizer, g_optimizer, others=()):
     """Checks that a discriminator and a generator do not share an optimizer.
 
     Args:
         d_optimizer: The discriminator's, an object, a name or `None`.
         g_optimizer: The generator's.
+        others: Names of further arguments of `compile`.
 
     Raises:
-        ValueError: If both are one object, whose state would mix both.
+        ValueError: If both are one object, whose state would mix both, or an
+            `optimizer` is among the others.
 
     Example:
 
     >>> check_two_optimizers("adam", "adam")  # two will be made
     """
+    if "optimizer" in others:
+        raise ValueError(
+            "`optimizer` is not an argument here, as there are two networks "
+            "to train. Pass `d_optimizer` and `g_optimizer`."
+        )
     if d_optimizer is g_optimizer and isinstance(
         d_optimizer, keras.optimizers.Optimizer
     ):
@@ -430,14 +475,48 @@ def check_data(
 # Images: kind, then shape and dtype, then values.
 
 
-def codes_from(z, latent_dim):
-    """Checked codes of a verb, `(batch, latent_dim)` float32."""
-    z = tf.cast(tf.convert_to_tensor(z), "float32")
-    if z.shape.rank != 2 or z.shape[1] != latent_dim:
+def check_latents(z, latent_dim, one_batch=True):
+    """Checks the latents or codes that a verb is given.
+
+    Of a symbolic tensor only the shape is checked.
+
+    Args:
+        z: The value to check: finite numbers `(batch, latent_dim)`.
+        latent_dim: Integer, the width of the last axis.
+        one_batch: Whether there is one axis of leading ones, not any number.
+
+    Returns:
+        `z` as a float32 tensor.
+
+    Raises:
+        ValueError: If it is anything else.
+
+    Example:
+
+    >>> check_latents(np.zeros((8, 64)), 64)  # float32 (8, 64)
+    """
+    shape = f"({'batch' if one_batch else '...'}, {latent_dim})"
+    message = f"`z` must be latents, finite numbers of shape {shape}, got "
+    try:
+        z = tf.cast(tf.convert_to_tensor(z), "float32")
+    except (TypeError, ValueError, tf.errors.OpError):
         raise ValueError(
-            f"`z` must be codes of shape (batch, {latent_dim}), got shape "
-            f"{tuple(z.shape)}."
+            f"{message}{_show(z)}. Pass what `encode` gives, or a float array."
+        ) from None
+    if z.shape.rank is not None and (
+        (z.shape.rank != 2 if one_batch else z.shape.rank < 1)
+        or z.shape[-1] not in (None, latent_dim)
+    ):
+        raise ValueError(
+            f"{message}shape {_show_shape(z.shape)}. Pass latents of this model."
         )
+    if not tf.is_symbolic_tensor(z):
+        values = z.numpy()
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"{message}{_count_not_finite(values)}. Look for the step that "
+                "made them."
+            )
     return z
 
 
@@ -676,7 +755,7 @@ def _check_image_values(values, name):
         kind = "integers" if integer else "floats"
         raise ValueError(
             f"{name} must be uint8 in [0, 255] or float in [0, 1], got "
-            f"{kind} in [{low:.6g}, {high:.6g}]. {remedy(low, high)}"
+            f"{kind} in [{low:.8g}, {high:.8g}]. {remedy(low, high)}"
         )
 
 

@@ -12,6 +12,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_gen import inputs
+
 
 class _Serializable:
     """An object whose attributes are the arguments of its constructor."""
@@ -552,7 +554,7 @@ def get(identifier, label_smoothing=0.0):
             "object with the methods `discriminator(real_logits, fake_logits)` "
             f"and `generator(real_logits, fake_logits)`. Got {identifier!r}."
         )
-    if not label_smoothing:
+    if inputs.check_number(label_smoothing, "label_smoothing", 0, 1) == 0:
         return loss
     if not isinstance(identifier, str) or not isinstance(loss, Minimax):
         raise ValueError(
@@ -608,7 +610,7 @@ def get_penalty(identifier):
     if isinstance(identifier, numbers.Real) and not isinstance(
         identifier, bool
     ):
-        penalty = GradientPenalty(identifier)
+        penalty = GradientPenalty(_positive("gradient_penalty", identifier))
     elif isinstance(identifier, dict):
         penalty = keras.saving.deserialize_keras_object(identifier)
     if penalty is not None and (

@@ -1,7 +1,10 @@
 """Gradient application that is right under replicas and in float16."""
 
 import keras
+import numpy as np
 import tensorflow as tf
+
+from keras_gen import inputs
 
 
 @keras.saving.register_keras_serializable(package="keras_gen")
@@ -53,6 +56,11 @@ def prepare(optimizer, weights, half):
             f"`optimizer` ({name}) has `use_ema=True`, which overwrites the "
             "trained weights at the end of `fit`. Leave it out; models with "
             "an `ema` argument keep their own moving average."
+        )
+    rate = inner._learning_rate
+    if isinstance(rate, keras.Variable):  # not a schedule
+        inputs.check_number(
+            float(np.asarray(rate)), "optimizer.learning_rate", minimum=0
         )
     if type(optimizer) is keras.optimizers.LossScaleOptimizer:
         optimizer.__class__ = SyncedLossScaleOptimizer  # of the same state

@@ -732,6 +732,27 @@ def test_number_refuses(value, limits):
     assert message.startswith("`beta` must be a finite number")
 
 
+@pytest.mark.parametrize("value", [-1, 1.0, "0", True, None])
+def test_count_refuses(value):
+    message = message_of(inputs.check_count, value, "num_chains")
+    assert message.startswith("`num_chains` must be an integer of at least 0")
+    assert inputs.check_count(np.int64(0), "num_chains") == 0
+
+
+@pytest.mark.parametrize("value", ["no", 1, 0.0, None])
+def test_boolean_refuses(value):
+    message = message_of(inputs.check_boolean, value, "logit")
+    assert message.startswith("`logit` must be `True` or `False`, got")
+    assert inputs.check_boolean(np.True_, "logit") is True
+
+
+def test_images_just_above_white_are_shown_as_they_are():
+    message = message_of(
+        inputs.check_images, with_pixel(1.0000001), IMAGE_SHAPE
+    )
+    assert "[0, 1.0000001]" in message
+
+
 def test_number_names_its_limits():
     message = message_of(
         inputs.check_number, 2, "ema", minimum=0, maximum=1, exclusive=True

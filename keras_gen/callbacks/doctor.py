@@ -167,7 +167,8 @@ def discriminator_wins(logs, before, arguments):
         arguments: Names of the model's arguments, which remedies are of.
     """
     names = ("d_real_accuracy", "d_fake_accuracy")
-    if min(logs.get(name, 0.0) for name in names) <= SURE_ACCURACY:
+    # What is not finite is another failure.
+    if not all(logs.get(name, 0.0) > SURE_ACCURACY for name in names):
         return None
     diversity = logs.get("diversity", 1.0)
     change = abs(diversity - before.get("diversity", diversity))
@@ -197,7 +198,7 @@ def mode_collapse(logs, before, arguments):
         before: That of the epoch before.
         arguments: Names of the model's arguments, which remedies are of.
     """
-    if logs.get("diversity", 1.0) >= COLLAPSED_DIVERSITY:
+    if not logs.get("diversity", 1.0) < COLLAPSED_DIVERSITY:
         return None
     options = (
         (None, "a smaller learning rate in `g_optimizer`"),

@@ -82,8 +82,9 @@ class Coupling(InvertibleLayer):
     ):
         super().__init__(**kwargs)
         self.network = network
-        self.split, self.flip = split, bool(flip)
-        self.recompute = bool(recompute)
+        self.split = split
+        self.flip = inputs.check_boolean(flip, "flip")
+        self.recompute = inputs.check_boolean(recompute, "recompute")
 
     def build(self, input_shape):
         super().build(input_shape)

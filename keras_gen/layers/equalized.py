@@ -93,9 +93,9 @@ class EqualizedDense(_Equalized):
                 "`x` must be features of shape (batch, features), got "
                 f"{tuple(input_shape)}. Put `keras.layers.Flatten` before."
             )
-        self._add_weights(
-            (input_shape[-1], math.prod(self.units)), self.units[-1]
-        )
+        width = input_shape[-1]
+        self.input_spec = keras.layers.InputSpec(ndim=2, axes={-1: width})
+        self._add_weights((width, math.prod(self.units)), self.units[-1])
 
     def call(self, x):
         y = tf.matmul(x, tf.cast(self._scaled_kernel(), x.dtype))
@@ -182,10 +182,15 @@ class EqualizedConv2D(_Equalized):
                 "`x` must be maps of shape (batch, height, width, maps), got "
                 f"{tuple(input_shape)}."
             )
-        size = self.kernel_size
-        self._add_weights(
-            (size, size, input_shape[-1], self.filters), self.filters
-        )
+        sizes = input_shape[1:3]
+        if self.resample == "down" and any(size and size % 2 for size in sizes):
+            raise ValueError(
+                "`x` must be of even height and width for `resample='down'`, "
+                f"got {tuple(input_shape)}."
+            )
+        size, width = self.kernel_size, input_shape[-1]
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: width})
+        self._add_weights((size, size, width, self.filters), self.filters)
 
     def call(self, x):
         kernel, strides = self._scaled_kernel(), 1

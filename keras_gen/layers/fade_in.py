@@ -35,6 +35,12 @@ class FadeIn(keras.layers.Layer):
         self._allow_non_tensor_positional_args = True
 
     def call(self, inputs, alpha):
+        shapes = [tf.TensorShape(x.shape) for x in inputs]
+        if len(shapes) != 2 or not shapes[0].is_compatible_with(shapes[1]):
+            raise ValueError(
+                "`inputs` must be two tensors of the same shape, got "
+                f"{str(shapes)[:200]}."
+            )
         new, old = (tf.cast(x, self.compute_dtype) for x in inputs)
         alpha = tf.cast(alpha, "float32")
         return (

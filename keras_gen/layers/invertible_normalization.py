@@ -96,7 +96,8 @@ class InvertibleBatchNormalization(InvertibleLayer):
     first step on. A batch that is not finite leaves them alone.
 
     Args:
-        momentum: Number in [0, 1), how much of the averages a batch keeps.
+        momentum: Number in [0, 1], how much of the averages a batch keeps; with
+            1 they are means over all batches.
         epsilon: Positive number, added to the variance.
         **kwargs: Arguments of `keras.layers.Layer`.
 

@@ -591,16 +591,16 @@ class TwoLayers(tfd.Distribution):
         return tf.concat([b, a] if self.first_is_last else [a, b], axis=-1)
 
 
-def check_two_dims(latent_dims):
+def check_two_dims(latent_dims, argument="latent_dims"):
     """`(dim1, dim2)` of positive integers, or a `ValueError`."""
     if not isinstance(latent_dims, (tuple, list)) or len(latent_dims) != 2:
         raise ValueError(
-            "`latent_dims` must be the sizes of two latent layers, got "
+            f"`{argument}` must be the sizes of two latent layers, got "
             f"{str(latent_dims)[:100]!r}. Pass for example "
-            "`latent_dims=(100, 50)`."
+            f"`{argument}=(100, 50)`."
         )
     return tuple(
-        inputs.check_positive_integer(dim, "latent_dims") for dim in latent_dims
+        inputs.check_positive_integer(dim, argument) for dim in latent_dims
     )
 
 

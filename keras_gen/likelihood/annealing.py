@@ -82,7 +82,10 @@ def piecewise_schedule(counts=(500, 4000, 10_000), ends=(0.5, 0.9, 1.0)):
 
 def check_betas(betas):
     """`betas` as an array; raises ValueError unless it rises from 0 to 1."""
-    array = np.asarray(betas, "float64")
+    try:
+        array = np.asarray(betas, "float64")
+    except (TypeError, ValueError):
+        array = np.empty(0)
     valid = array.ndim == 1 and len(array) >= 2
     # The comparisons are false for NaN, too.
     if not (
@@ -93,7 +96,7 @@ def check_betas(betas):
     ):
         raise ValueError(
             "`betas` must be inverse temperatures that increase from 0 to 1, "
-            f"got an array of shape {array.shape}. Pass for example "
+            f"got {str(betas)[:100]}. Pass for example "
             "`sigmoid_schedule(1000)`."
         )
     return array

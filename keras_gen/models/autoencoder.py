@@ -131,7 +131,7 @@ class Autoencoder(GenerativeModel):
             self.pixels = pixel_likelihoods.get(likelihood)
         self.has_target = isinstance(self.sparsity, float)
         self.has_sigmoid = self.has_target or self.contractive > 0
-        self.linear = bool(linear)
+        self.linear = inputs.check_boolean(linear, "linear")
         if linear and (self.has_sigmoid or encoder or decoder):
             raise ValueError(
                 "`linear=True` means networks of one linear layer. Leave out "
@@ -164,7 +164,8 @@ class Autoencoder(GenerativeModel):
             self.activity = self.add_weight(
                 name="activity",
                 shape=(self.latent_dim,),
-                initializer=keras.initializers.Constant(self.sparsity),
+                # Below 0 until the first batch of training is seen.
+                initializer=keras.initializers.Constant(-1.0),
                 trainable=False,
                 autocast=False,
             )
@@ -234,7 +235,7 @@ class Autoencoder(GenerativeModel):
                 '`decode`, or give the model for example `likelihood="gaussian"`.'
             )
         return self.pixels.distribution(
-            self.decoder(inputs.codes_from(z, self.latent_dim))
+            self.decoder(inputs.check_latents(z, self.latent_dim))
         )
 
     def _code(self, x, training=False):
@@ -304,16 +305,18 @@ class Autoencoder(GenerativeModel):
 
     def _sparsity_loss(self, code, training):
         """KL of Bernoulli variables of the target and of the mean activity."""
-        mean = self.activity.value
-        if training:
-            here = tf.reduce_mean(code, axis=0)
+        mean, here = self.activity.value, tf.reduce_mean(code, axis=0)
+        if not training:
+            mean = tf.where(mean < 0, here, mean)
+        else:
             everywhere = tf.stop_gradient(here)
             context = tf.distribute.get_replica_context()
             if context is not None and context.num_replicas_in_sync > 1:
                 everywhere = context.all_reduce("MEAN", everywhere)
-            step = (1 - ACTIVITY_MOMENTUM) * (everywhere - mean)
+            before = tf.where(mean < 0, everywhere, mean)
+            after = before + (1 - ACTIVITY_MOMENTUM) * (everywhere - before)
             # A batch that holds a NaN is skipped, and must leave none here.
-            mean = tf.where(tf.math.is_finite(step), mean + step, mean)
+            mean = tf.where(tf.math.is_finite(after), after, mean)
             self.activity.assign(mean)
             # Its value with the gradient of this batch, of full size.
             mean += here - tf.stop_gradient(here)
@@ -384,7 +387,9 @@ class Autoencoder(GenerativeModel):
         Args:
             z: Codes `(batch, latent_dim)`.
         """
-        return self.graph(self._decode, inputs.codes_from(z, self.latent_dim))
+        return self.graph(
+            self._decode, inputs.check_latents(z, self.latent_dim)
+        )
 
     def _decode(self, z, training=False):
         mean = self._mean(self.decoder(z, training=training))

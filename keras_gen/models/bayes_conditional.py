@@ -113,7 +113,7 @@ class BayesConditional(GenerativeModel):
             classifier, self.image_shape, shape[1:], "classifier"
         )
         self.model, self.classifier = model, classifier
-        self.from_logits = bool(from_logits)
+        self.from_logits = inputs.check_boolean(from_logits, "from_logits")
         if not self.from_logits:
             self._check_probabilities()
         self.class_prior = self._checked_prior(class_prior)
@@ -148,7 +148,10 @@ class BayesConditional(GenerativeModel):
     def _checked_prior(self, class_prior):
         if class_prior is None:
             return None
-        prior = np.asarray(class_prior, "float64")
+        try:
+            prior = np.asarray(class_prior, "float64")
+        except (TypeError, ValueError):
+            prior = np.empty(0)
         if (
             prior.shape != (self.num_classes,)
             or not (prior > 0).all()

@@ -260,7 +260,7 @@ class BoltzmannMachine(GenerativeModel):
             z: Hidden units or their means, `(batch, z_dim)`. Only the lowest
                 layer makes a difference.
         """
-        return self.graph(self._decode, inputs.codes_from(z, self.z_dim))
+        return self.graph(self._decode, inputs.check_latents(z, self.z_dim))
 
     def _decode(self, z):
         """Of hidden layers side by side, or of a state: both begin alike."""

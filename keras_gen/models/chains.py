@@ -22,15 +22,14 @@ def check_lengths(chain_length, burn_in):
     inputs.check_positive_integer(chain_length, "chain_length")
     if burn_in is None:
         return chain_length - 1
-    if burn_in != 0:
-        inputs.check_positive_integer(burn_in, "burn_in")
+    burn_in = inputs.check_count(burn_in, "burn_in")
     if burn_in >= chain_length:
         raise ValueError(
             "`burn_in` must be less than the `chain_length`, got "
             f"{burn_in} of {chain_length} steps, which leaves no image. Leave "
             "it out for one image a chain."
         )
-    return int(burn_in)
+    return burn_in
 
 
 def walk(step, state, start, stop, seed):

@@ -121,10 +121,10 @@ class DBM(BoltzmannMachine):
         self.mean_field_steps = inputs.check_positive_integer(
             mean_field_steps, "mean_field_steps"
         )
-        if pretrain_steps != 0:
-            inputs.check_positive_integer(pretrain_steps, "pretrain_steps")
-        self.pretrain_steps = pretrain_steps
-        self.centered = centered
+        self.pretrain_steps = inputs.check_count(
+            pretrain_steps, "pretrain_steps"
+        )
+        self.centered = inputs.check_boolean(centered, "centered")
         # Those of an optimizer begin again with each `compile`.
         self.steps_seen = self.add_weight(
             name="steps_seen",

@@ -72,7 +72,7 @@ class Flow(GenerativeModel):
         self.dequantization = _dequantization(dequantization, self.image_shape)
         self._dequantization_argument = dequantization
         self._network_argument = network
-        self.logit = bool(logit)
+        self.logit = inputs.check_boolean(logit, "logit")
         self.add_metrics("loss")
         if self.dequantization is None:
             self.log_prob_kind, self._margin = "exact", 1e-6
@@ -274,12 +274,7 @@ class Flow(GenerativeModel):
         Args:
             z: Latents `(batch, latent_dim)`.
         """
-        z = tf.cast(tf.convert_to_tensor(z), "float32")
-        if z.shape.rank != 2 or z.shape[1] != self.latent_dim:
-            raise ValueError(
-                f"`z` must be latents of shape (batch, {self.latent_dim}), "
-                f"got shape {tuple(z.shape)}. `encode` gives such latents."
-            )
+        z = inputs.check_latents(z, self.latent_dim)
         return self.graph(self._decode, z, compiled=True)
 
     def _decode(self, z):
@@ -400,6 +395,35 @@ def _dequantization(choice, image_shape):
     if choice is not None and not choice.built:
         choice.build((None, *image_shape))
     return choice
+
+
+def check_flow(image_shape, network):
+    """Checks what all flows are built of.
+
+    Args:
+        image_shape: `(height, width, channels)`, two numbers at least.
+        network: Function of `(input_shape, output_dim)`, or `None`.
+
+    Returns:
+        `image_shape` as a tuple of three Python integers.
+
+    Raises:
+        ValueError: If they are anything else.
+    """
+    image_shape = inputs.check_image_shape(image_shape)
+    if math.prod(image_shape) < 2:
+        raise ValueError(
+            "`image_shape` of a flow must hold two numbers at least, of which "
+            f"one changes the other, got {image_shape}."
+        )
+    is_network = isinstance(network, keras.layers.Layer)
+    if network is not None and (is_network or not callable(network)):
+        raise ValueError(
+            "`network` must be a function of (input_shape, output_dim) that "
+            "makes a network, one for each coupling, got "
+            f"{type(network).__name__}. See `networks.coupling_mlp`."
+        )
+    return image_shape
 
 
 def check_num_scales(num_scales, image_shape, most):

@@ -20,6 +20,7 @@ from keras_gen.conditioning import (
     check_network,
     check_width,
     random_classes,
+    unpaired,
     vectors,
 )
 from keras_gen.generative_model import GenerativeModel
@@ -260,15 +261,16 @@ class GAN(GenerativeModel):
             - [Analyzing and Improving the Image Quality of StyleGAN](
               https://arxiv.org/abs/1912.04958), on lazy penalties
         """
-        inputs.check_two_optimizers(d_optimizer, g_optimizer)
+        self.compiled = False  # until all arguments are found right
+        inputs.check_two_optimizers(d_optimizer, g_optimizer, kwargs)
         d_optimizer = d_optimizer or keras.optimizers.Adam(2e-4, beta_1=0.5)
         g_optimizer = g_optimizer or keras.optimizers.Adam(2e-4, beta_1=0.5)
         self.adversarial_loss = losses.get(loss, label_smoothing)
         self.penalty = losses.get_penalty(gradient_penalty)
         self.d_steps = inputs.check_positive_integer(d_steps, "d_steps")
-        self.unrolled_steps = unrolled_steps
-        if unrolled_steps != 0:
-            inputs.check_positive_integer(unrolled_steps, "unrolled_steps")
+        self.unrolled_steps = inputs.check_count(
+            unrolled_steps, "unrolled_steps"
+        )
         self.instance_noise = instance_noise
         if instance_noise is not None and not callable(instance_noise):
             inputs.check_number(instance_noise, "instance_noise", minimum=0)
@@ -282,6 +284,7 @@ class GAN(GenerativeModel):
         self.__dict__["features"] = None
         if isinstance(self.adversarial_loss, losses.FeatureMatching):
             self.__dict__["features"] = feature_network(self.discriminator)
+        inputs.check_boolean(gradient_norms, "gradient_norms")
         names = ("d", "g") if gradient_norms else ()
         self.__dict__["gradient_norms"] = {
             name: keras.metrics.Mean(f"{name}_gradient_norm") for name in names
@@ -301,6 +304,11 @@ class GAN(GenerativeModel):
     @property
     def optimizers(self):
         return [self.optimizer, self.d_optimizer]
+
+    @property
+    def g_optimizer(self):
+        """The generator's optimizer, which is `model.optimizer`."""
+        return self.optimizer
 
     @property
     def metrics(self):
@@ -517,6 +525,7 @@ class GAN(GenerativeModel):
     # left out.
 
     def call(self, z, condition=None, training=False):
+        z, condition = unpaired(z, condition)
         return self._decode(z, self._vectors(condition, z.shape[0]), training)
 
     def _decode(self, z, condition=None, training=False):

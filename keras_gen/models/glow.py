@@ -17,7 +17,12 @@ from keras_gen.layers.invertible_normalization import (
     ActivationNormalization,
     InvertibleConv1x1,
 )
-from keras_gen.models.flow import Flow, check_num_scales, num_halvings
+from keras_gen.models.flow import (
+    Flow,
+    check_flow,
+    check_num_scales,
+    num_halvings,
+)
 from keras_gen.networks.coupling import coupling_convnet, coupling_mlp
 
 
@@ -90,7 +95,7 @@ class Glow(Flow):
         seed=None,
         **kwargs,
     ):
-        image_shape = inputs.check_image_shape(image_shape)
+        image_shape = check_flow(image_shape, network)
         for value, argument in (
             (num_couplings, "num_couplings"),
             (hidden_dim, "hidden_dim"),

@@ -372,7 +372,7 @@ class GSN(GenerativeModel):
         Args:
             z: Hidden layers side by side, `(batch, z_dim)`.
         """
-        return self.graph(self._decode, inputs.codes_from(z, self.z_dim))
+        return self.graph(self._decode, inputs.check_latents(z, self.z_dim))
 
     def _decode(self, z):
         h = self._pixel_parameters(z[:, : self.hidden_dims[0]])

@@ -11,6 +11,7 @@ from keras_gen.conditioning import (
     check_network,
     check_width,
     random_classes,
+    unpaired,
     vectors,
 )
 from keras_gen.generative_model import GenerativeModel
@@ -224,7 +225,8 @@ class LaplacianGAN(GenerativeModel):
             ValueError: If an argument is not as above, or both kinds of
                 networks are given one optimizer.
         """
-        inputs.check_two_optimizers(d_optimizer, g_optimizer)
+        self.compiled = False  # until all arguments are found right
+        inputs.check_two_optimizers(d_optimizer, g_optimizer, kwargs)
         d_optimizer = d_optimizer or keras.optimizers.Adam(2e-4, beta_1=0.5)
         g_optimizer = g_optimizer or keras.optimizers.Adam(2e-4, beta_1=0.5)
         self.adversarial_loss = losses.get(loss, label_smoothing)
@@ -258,6 +260,11 @@ class LaplacianGAN(GenerativeModel):
     @property
     def optimizers(self):
         return [self.optimizer, self.d_optimizer]
+
+    @property
+    def g_optimizer(self):
+        """The generator's optimizer, which is `model.optimizer`."""
+        return self.optimizer
 
     def train_step(self, data):
         x, condition = self.unpack(data)
@@ -439,6 +446,7 @@ class LaplacianGAN(GenerativeModel):
     # left out.
 
     def call(self, z, condition=None, training=False):
+        z, condition = unpaired(z, condition)
         condition = self._vectors(condition, z.shape[0])
         return tf.clip_by_value(self._chain(z, condition, training), 0.0, 1.0)
 

@@ -85,8 +85,12 @@ class MADE(PixelByPixel):
             for width in hidden_dims
         )
         self.num_masks = inputs.check_positive_integer(num_masks, "num_masks")
-        self.shuffle_order = bool(shuffle_order)
-        self.direct_connections = bool(direct_connections)
+        self.shuffle_order = inputs.check_boolean(
+            shuffle_order, "shuffle_order"
+        )
+        self.direct_connections = inputs.check_boolean(
+            direct_connections, "direct_connections"
+        )
         self.activation = keras.activations.get(activation)
 
         drawn = [self._drawn_degrees(m) for m in range(self.num_masks)]

@@ -14,7 +14,7 @@ from keras_gen.layers.coupling import (
 )
 from keras_gen.layers.invertible import Chain
 from keras_gen.layers.invertible_normalization import ActivationNormalization
-from keras_gen.models.flow import Flow
+from keras_gen.models.flow import Flow, check_flow
 from keras_gen.networks.coupling import coupling_mlp
 
 
@@ -84,7 +84,7 @@ class NICE(Flow):
         seed=None,
         **kwargs,
     ):
-        image_shape = inputs.check_image_shape(image_shape)
+        image_shape = check_flow(image_shape, network)
         for value, argument in (
             (num_couplings, "num_couplings"),
             (hidden_dim, "hidden_dim"),

@@ -228,7 +228,9 @@ class PCA(GenerativeModel):
         Args:
             z: Codes `(batch, latent_dim)`.
         """
-        return self.graph(self._decode, inputs.codes_from(z, self.latent_dim))
+        return self.graph(
+            self._decode, inputs.check_latents(z, self.latent_dim)
+        )
 
     def _project(self, z):
         return self.mean + tf.matmul(z, self.components)

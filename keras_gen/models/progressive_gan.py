@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import inspect
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ from keras_gen.conditioning import (
     check_network,
     check_width,
     random_classes,
+    unpaired,
     vectors,
 )
 from keras_gen.generative_model import GenerativeModel
@@ -266,7 +268,8 @@ class ProgressiveGAN(GenerativeModel):
             ValueError: If an argument is not as above, both networks are
                 given one optimizer, or some do not go together.
         """
-        inputs.check_two_optimizers(d_optimizer, g_optimizer)
+        self.compiled = False  # until all arguments are found right
+        inputs.check_two_optimizers(d_optimizer, g_optimizer, kwargs)
         self.adversarial_loss = losses.get(loss)
         if isinstance(self.adversarial_loss, losses.FeatureMatching):
             raise ValueError(
@@ -276,7 +279,9 @@ class ProgressiveGAN(GenerativeModel):
         self.penalty = losses.get_penalty(gradient_penalty)
         self.drift = inputs.check_number(drift, "drift", minimum=0)
         self.d_steps = inputs.check_positive_integer(d_steps, "d_steps")
-        self.schedule = self._check_schedule(schedule or GrowthSchedule())
+        self.schedule = self._check_schedule(
+            GrowthSchedule() if schedule is None else schedule
+        )
         self.max_batch_size = by_resolution(
             {} if max_batch_size is None else max_batch_size,
             "max_batch_size",
@@ -319,6 +324,11 @@ class ProgressiveGAN(GenerativeModel):
     @property
     def optimizers(self):
         return [self.optimizer, self.d_optimizer]
+
+    @property
+    def g_optimizer(self):
+        """The generator's optimizer, which is `model.optimizer`."""
+        return self.optimizer
 
     def fit(
         self,
@@ -380,7 +390,8 @@ class ProgressiveGAN(GenerativeModel):
             )
         if callable(x):
             return self._ticks(x, y, feeding["steps_per_epoch"])
-        batch_size = batch_size or self._largest_batch()
+        if batch_size is None:
+            batch_size = self._largest_batch()
         dataset = super()._checked(x, y, batch_size=batch_size, **feeding)
         self._epoch_size = None
         if not isinstance(x, tf.data.Dataset | keras.utils.PyDataset):
@@ -414,6 +425,13 @@ class ProgressiveGAN(GenerativeModel):
                 "`y` must be `None` beside a function of datasets, which yield "
                 "`(x, y)` themselves."
             )
+        try:
+            inspect.signature(make_dataset).bind(4, 1)
+        except TypeError:
+            raise ValueError(
+                "`x` must be a function of (resolution, batch_size) that gives "
+                "a `tf.data.Dataset`, got one of other arguments."
+            ) from None
         # A plain attribute: Keras would wrap what the stream holds.
         self.__dict__["_stream"] = StagedStream(
             make_dataset,
@@ -811,7 +829,8 @@ class ProgressiveGAN(GenerativeModel):
     # condition is their last argument, or is left out.
 
     def call(self, z, condition=None, training=False):
-        z = inputs.codes_from(z, self.latent_dim)
+        z, condition = unpaired(z, condition)
+        z = inputs.check_latents(z, self.latent_dim)
         return self._decode(None, z, *self._given(condition, z.shape[0]))
 
     def _decode(self, resolution, z, condition=None):

@@ -92,6 +92,7 @@ class RasterScan(GenerativeModel):
         return self.log(**self.losses_of(*self.unpack(data)))
 
     def call(self, x, condition=None, training=False):
+        x, condition = conditioning.unpaired(x, condition)
         x = self.pixels.observed(self.images_from(x))
         condition = self._vectors(condition, x.shape[0])
         return self.pixels.mean(self._maps(x, condition, training), x)

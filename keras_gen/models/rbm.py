@@ -104,13 +104,12 @@ class RBM(BoltzmannMachine):
         **kwargs,
     ):
         hidden_dim = inputs.check_positive_integer(hidden_dim, "hidden_dim")
-        if likelihood not in _UNITS:
+        if likelihood not in tuple(_UNITS):
             raise ValueError(
                 f"`likelihood` of RBM must be one of {tuple(_UNITS)}, got "
                 f"{str(likelihood)[:100]!r}."
             )
-        if num_chains != 0:
-            inputs.check_positive_integer(num_chains, "num_chains")
+        num_chains = inputs.check_count(num_chains, "num_chains")
         super().__init__(
             image_shape,
             (hidden_dim,),

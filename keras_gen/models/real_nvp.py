@@ -16,7 +16,12 @@ from keras_gen.layers.invertible import Chain, FactorOut
 from keras_gen.layers.invertible_normalization import (
     InvertibleBatchNormalization,
 )
-from keras_gen.models.flow import Flow, check_num_scales, num_halvings
+from keras_gen.models.flow import (
+    Flow,
+    check_flow,
+    check_num_scales,
+    num_halvings,
+)
 from keras_gen.networks.coupling import coupling_mlp, coupling_resnet
 
 
@@ -106,11 +111,13 @@ class RealNVP(Flow):
         seed=None,
         **kwargs,
     ):
-        image_shape = inputs.check_image_shape(image_shape)
+        image_shape = check_flow(image_shape, network)
         if convolutional is None:
             convolutional = max(image_shape[:2]) > 1
+        inputs.check_boolean(convolutional, "convolutional")
         if batch_normalization is None:
             batch_normalization = convolutional
+        inputs.check_boolean(batch_normalization, "batch_normalization")
         if num_couplings is None:
             num_couplings = 3 if convolutional else 8
         for value, argument in (

@@ -184,7 +184,8 @@ class SemiSupervisedVAE(GenerativeModel):
             autocast=False,
             aggregation="mean",
         )
-        self.add_metrics("loss", "reconstruction", "kl", "accuracy")
+        self.logged["loss"] = _MeanLoss(self.alpha)
+        self.add_metrics("reconstruction", "kl", "accuracy")
         self.built = True
 
     # The parts as distributions, built where they are used: a distribution
@@ -218,7 +219,7 @@ class SemiSupervisedVAE(GenerativeModel):
             z: Latents `(batch, latent_dim)`.
             condition: Classes `(batch,)`.
         """
-        z = tf.cast(tf.convert_to_tensor(z), "float32")
+        z = inputs.check_latents(z, self.latent_dim)
         y = self._one_hot(condition, z.shape[0])
         return self.observation.distribution(self._decoded(z, y))
 
@@ -340,6 +341,9 @@ class SemiSupervisedVAE(GenerativeModel):
         }
         correct = tf.equal(tf.argmax(log_q, axis=1, output_type="int32"), y)
         self.logged["accuracy"].update_state(correct, sample_weight=labelled)
+        self.logged["loss"].update_state(
+            terms["bound"], terms["classification"], labelled
+        )
         return terms
 
     def train_step(self, data):
@@ -357,7 +361,7 @@ class SemiSupervisedVAE(GenerativeModel):
             scaled_loss = self.scale_loss(total, self.optimizer)
         gradients = tape.gradient(scaled_loss, weights)
         self.apply_gradients(gradients, weights, self.optimizer)
-        return self.log(loss=loss, **terms)
+        return self.log(**terms)
 
     def _update_labelled_share(self, y):
         """The share of images with labels in the last thousand steps or so."""
@@ -372,9 +376,7 @@ class SemiSupervisedVAE(GenerativeModel):
     def test_step(self, data):
         x, y = self.unpack(data)
         terms = self._terms(x, y)
-        classification = terms.pop("classification")
-        loss = self.alpha * classification - terms.pop("bound")
-        return self.log(loss=loss, **terms)
+        return self.log(reconstruction=terms["reconstruction"], kl=terms["kl"])
 
     def call(self, x, training=False):
         return self._reconstruct(self.images_from(x), training=training)
@@ -451,12 +453,7 @@ class SemiSupervisedVAE(GenerativeModel):
             z: Latents `(batch, latent_dim)`.
             condition: Classes `(batch,)`.
         """
-        z = tf.cast(tf.convert_to_tensor(z), "float32")
-        if z.shape.rank != 2 or z.shape[1] != self.latent_dim:
-            raise ValueError(
-                f"`z` must be latents of shape (batch, {self.latent_dim}), "
-                f"got shape {tuple(z.shape)}."
-            )
+        z = inputs.check_latents(z, self.latent_dim)
         return self.graph(self._decode, z, self._one_hot(condition, z.shape[0]))
 
     def _decode(self, z, y, training=False):
@@ -765,6 +762,24 @@ class GaussianFeatures:
     def log_prob(self, h, v, noise=0.0):
         """Log-density of features `(..., dim)`, `(...)` nats."""
         return self.distribution(h).log_prob(v)
+
+
+class _MeanLoss(keras.metrics.Metric):
+    """The loss of a data set, of which any part may have labels."""
+
+    def __init__(self, alpha, name="loss", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.alpha = alpha
+        self.bound = keras.metrics.Mean("bound")
+        self.classification = keras.metrics.Mean("classification")
+
+    def update_state(self, bound, classification, labelled):
+        """Adds a batch: values `(batch,)`, and 1 where there is a label."""
+        self.bound.update_state(bound)
+        self.classification.update_state(classification, labelled)
+
+    def result(self):
+        return self.alpha * self.classification.result() - self.bound.result()
 
 
 def _applied(network, v, event_shape, training=False):

@@ -179,7 +179,8 @@ class SemiSupervisedGAN(GenerativeModel):
             ValueError: If an argument is not as above, or both networks are
                 given one optimizer.
         """
-        inputs.check_two_optimizers(d_optimizer, g_optimizer)
+        self.compiled = False  # until all arguments are found right
+        inputs.check_two_optimizers(d_optimizer, g_optimizer, kwargs)
         d_optimizer = d_optimizer or keras.optimizers.Adam(2e-4, beta_1=0.5)
         g_optimizer = g_optimizer or keras.optimizers.Adam(2e-4, beta_1=0.5)
         self.adversarial_loss = losses.get(loss, label_smoothing)
@@ -205,6 +206,11 @@ class SemiSupervisedGAN(GenerativeModel):
     @property
     def optimizers(self):
         return [self.optimizer, self.d_optimizer]
+
+    @property
+    def g_optimizer(self):
+        """The generator's optimizer, which is `model.optimizer`."""
+        return self.optimizer
 
     def train_step(self, data):
         x, y = self.unpack(data)

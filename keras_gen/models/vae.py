@@ -196,7 +196,9 @@ class VAE(GenerativeModel):
         self.num_importance_samples = inputs.check_positive_integer(
             num_importance_samples, "num_importance_samples"
         )
-        self.doubly_reparameterized = bool(doubly_reparameterized)
+        self.doubly_reparameterized = inputs.check_boolean(
+            doubly_reparameterized, "doubly_reparameterized"
+        )
         self.free_bits = inputs.check_number(free_bits, "free_bits", minimum=0)
         vae_parts.check_objective(
             objective,
@@ -214,11 +216,9 @@ class VAE(GenerativeModel):
             trainable=False,
             autocast=False,
         )
-        self.beta_warmup_steps = beta_warmup_steps
-        if beta_warmup_steps != 0:
-            inputs.check_positive_integer(
-                beta_warmup_steps, "beta_warmup_steps"
-            )
+        self.beta_warmup_steps = inputs.check_count(
+            beta_warmup_steps, "beta_warmup_steps"
+        )
         self.temperature_decay = inputs.check_number(
             temperature_decay, "temperature_decay", minimum=0
         )
@@ -263,7 +263,7 @@ class VAE(GenerativeModel):
         Returns:
             A distribution of batch shape `(...)`, event shape `image_shape`.
         """
-        z = tf.convert_to_tensor(z)
+        z = inputs.check_latents(z, self.z_dim, one_batch=False)
         count = z.shape[-2] if z.shape.rank > 1 else None
         condition = self._vectors(condition, count)
         return self.pixels.distribution(self._decoded(z, condition, training))
@@ -458,6 +458,7 @@ class VAE(GenerativeModel):
         )
 
     def call(self, x, condition=None, training=False):
+        x, condition = conditioning.unpaired(x, condition)
         x = self.images_from(x)
         return self._reconstruct(
             x, self._vectors(condition, x.shape[0]), training
@@ -521,12 +522,7 @@ class VAE(GenerativeModel):
             z: Latents `(batch, z_dim)`.
             condition: Classes or vectors of a conditional model.
         """
-        z = tf.cast(tf.convert_to_tensor(z), "float32")
-        if z.shape.rank != 2 or z.shape[1] != self.z_dim:
-            raise ValueError(
-                f"`z` must be latents of shape (batch, {self.z_dim}), "
-                f"got shape {tuple(z.shape)}."
-            )
+        z = inputs.check_latents(z, self.z_dim)
         return self.graph(self._decode, z, *self._given(condition, z.shape[0]))
 
     def _decode(self, z, condition=None, training=False):

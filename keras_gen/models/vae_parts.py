@@ -98,7 +98,7 @@ def check_z_dim(posterior, prior, latent_dim, latent, num_categories):
             f"`latent_dim={latent_dim}`. Pass one integer."
         )
     if is_pair(latent_dim):
-        z_dim = sum(priors.check_two_dims(latent_dim))
+        z_dim = sum(priors.check_two_dims(latent_dim, "latent_dim"))
     else:
         z_dim = inputs.check_positive_integer(latent_dim, "latent_dim")
     if latent == "categorical":

@@ -265,6 +265,7 @@ class WaveNet(GenerativeModel):
         return self.log(loss=loss, bits_per_sample=bits)
 
     def call(self, x, condition=None, training=False):
+        x, condition = conditioning.unpaired(x, condition)
         logits = self.conditionals(x, condition=condition).distribution.logits
         amplitudes = audio.mu_law_decode(tf.range(self.levels), self.levels)
         return tf.linalg.matvec(tf.nn.softmax(logits), amplitudes)

@@ -5,6 +5,8 @@ Their last layer starts at zero, so that a new coupling changes nothing.
 
 from keras import Input, Model, Sequential, layers
 
+from keras_gen import inputs
+
 
 def coupling_mlp(
     input_shape, output_dim, hidden_dim=64, num_layers=2, activation="relu"
@@ -29,6 +31,8 @@ def coupling_mlp(
     Reference:
         - [NICE](https://arxiv.org/abs/1410.8516)
     """
+    inputs.check_positive_integer(output_dim, "output_dim")
+    inputs.check_positive_integer(hidden_dim, "hidden_dim")
     hidden = [
         layers.Dense(hidden_dim, activation=activation)
         for _ in range(num_layers)
@@ -65,6 +69,8 @@ def coupling_resnet(input_shape, output_dim, hidden_dim=64, num_blocks=2):
           https://arxiv.org/abs/1605.08803), whose networks also have weight
           and batch normalization, and sum the outputs of all blocks.
     """
+    inputs.check_positive_integer(output_dim, "output_dim")
+    inputs.check_positive_integer(hidden_dim, "hidden_dim")
     x = Input(input_shape)
     h = layers.Conv2D(hidden_dim, 3, padding="same")(x)
     for _ in range(num_blocks):
@@ -100,6 +106,8 @@ def coupling_convnet(input_shape, output_dim, hidden_dim=128):
         - [Glow](https://arxiv.org/abs/1807.03039), which also has activation
           normalization in them.
     """
+    inputs.check_positive_integer(output_dim, "output_dim")
+    inputs.check_positive_integer(hidden_dim, "hidden_dim")
     return Sequential(
         [
             Input(input_shape),

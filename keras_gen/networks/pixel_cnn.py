@@ -10,6 +10,7 @@ from keras_gen.layers.masked_conv import (
     GatedMaskedConv2D,
     MaskedConv2D,
     as_map,
+    check_odd,
     gate,
 )
 
@@ -87,7 +88,10 @@ class GatedPixelCNN(keras.Model):
         self.condition_dim = condition_dim
         self.condition_network = condition_network
         first = GatedMaskedConv2D(
-            num_filters, first_kernel_size, "A", name="gated_0"
+            num_filters,
+            check_odd(first_kernel_size, "first_kernel_size"),
+            "A",
+            name="gated_0",
         )
         self.gated_layers = [first] + [
             GatedMaskedConv2D(num_filters, kernel_size, name=f"gated_{i}")

@@ -209,6 +209,8 @@ class ProgressiveGenerator(keras.Model):
             latent_dim, "latent_dim"
         )
         self.image_shape = inputs.check_image_shape(image_shape)
+        if condition_dim is not None:
+            inputs.check_positive_integer(condition_dim, "condition_dim")
         self.condition_dim = condition_dim
         self.resolutions = tuple(resolutions_of(image_shape))
         self.maps = _check_maps(maps, self.resolutions)
@@ -407,6 +409,8 @@ class ProgressiveDiscriminator(keras.Model):
         self.num_logits = inputs.check_positive_integer(
             num_logits, "num_logits"
         )
+        if condition_dim is not None:
+            inputs.check_positive_integer(condition_dim, "condition_dim")
         self.condition_dim = condition_dim
         self.group_size, self.fused = group_size, fused
         dtype = {"dtype": self.dtype_policy}

@@ -232,11 +232,16 @@ def test_sparsity_is_the_kl_of_the_running_mean_activity():
     model = small(4, sparsity=target, sparsity_weight=weight)
     code = scipy.special.expit(encoded(model, x))
     error = np.sum((flat(x) - decoded(model, code)) ** 2, axis=1)
-    mean = np.full(4, target)
+    # Before the first batch of training, the mean is that of the images.
     terms = mean_terms(model, x, training=False)
-    assert terms["loss"] == pytest.approx(np.mean(error), rel=1e-5)
-    for _ in range(2):
-        terms = mean_terms(model, x)
+    penalty = weight * np.sum(kl(target, code.mean(axis=0)))
+    expected = np.mean(error) + penalty
+    assert terms["loss"] == pytest.approx(expected, rel=1e-4)
+    mean = code.mean(axis=0)
+    for batch in (x, 1 - x, x):
+        code = scipy.special.expit(encoded(model, batch))
+        error = np.sum((flat(batch) - decoded(model, code)) ** 2, axis=1)
+        terms = mean_terms(model, batch)
         mean = 0.9 * mean + 0.1 * code.mean(axis=0)
         penalty = weight * np.sum(kl(target, mean))
         assert terms["loss"] == pytest.approx(
@@ -254,6 +259,7 @@ def test_the_running_mean_takes_nothing_from_the_gradient():
     target, x = 0.1, images()
     model = small(4, sparsity=target, sparsity_weight=1.0)
     bias = model.encoder.trainable_weights[-1]
+    model.activity.assign(np.full(4, target))
     code = scipy.special.expit(encoded(model, x))
     with tf.GradientTape() as tape:
         loss = model._sparsity_loss(model._code(tf.constant(x)), training=True)

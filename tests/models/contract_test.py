@@ -1,6 +1,7 @@
 """What every model must do. A new model is one more line in `MODELS`."""
 
 import dataclasses
+import inspect
 import json
 import os
 import shutil
@@ -413,11 +414,67 @@ def test_bad_validation_data_is_refused_before_training(class_case):
         ({"steps_per_epoch": 0}, "steps_per_epoch"),
         ({"sample_weight": np.ones(32)}, "sample_weight"),
         ({"class_weight": {0: 1.0}}, "class_weight"),
+        ({"validation_freq": 0, "validation_data": images()}, "_freq"),
+        (
+            {"validation_batch_size": 0, "validation_data": images()},
+            "validation_batch_size",
+        ),
     ],
 )
 def test_bad_arguments_of_fit_are_refused(class_case, arguments, word):
     with pytest.raises(ValueError, match=word):
         class_case.compiled().fit(images(), verbose=0, **arguments)
+
+
+@pytest.mark.parametrize("x", [255 * np.eye(8), np.full((8, 8), np.nan)])
+def test_bad_batches_are_refused_everywhere(class_case, x):
+    model, x = class_case.compiled(), np.tile(x[None, ..., None], (2, 1, 1, 1))
+    verbs = [model.train_on_batch, model.test_on_batch]
+    if "x" in inspect.signature(model.call).parameters:
+        verbs.append(model.predict)
+    before = weights_of(model)
+    for verb in verbs:
+        with pytest.raises(ValueError, match="`x` must be"):
+            verb(x.astype("float32"))
+    assert_same(before, weights_of(model))
+
+
+def test_bad_latents_are_refused(class_case):
+    model = class_case.make()
+    if not hasattr(model, "decode"):
+        return
+    width = getattr(model, "z_dim", None) or model.latent_dim
+    verbs = [v for v in ("decode", "likelihood") if hasattr(model, v)]
+    for verb in [getattr(model, name) for name in verbs]:
+        for z in (np.zeros((2, width + 1)), np.full((2, width), np.nan), "z"):
+            if getattr(model, "pixels", True):
+                with pytest.raises(ValueError, match="`z` must be latents"):
+                    verb(z)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1.5, "2"])
+def test_bad_steps_per_execution_are_refused(class_case, steps):
+    with pytest.raises(ValueError, match="`steps_per_execution` must be"):
+        class_case.compiled(steps_per_execution=steps)
+
+
+@pytest.mark.parametrize("rate", [np.nan, np.inf, -1.0])
+def test_bad_learning_rates_are_refused(rate):
+    gan = MODELS["GAN"].make()
+    with pytest.raises(ValueError, match=r"`optimizer\.learning_rate` must be"):
+        gan.compile(d_optimizer=keras.optimizers.Adam(rate))
+    with pytest.raises(ValueError, match="Pass `d_optimizer` and"):
+        gan.compile(optimizer="adam")
+    gan.compile()
+    assert gan.g_optimizer is gan.optimizer
+
+
+def test_a_short_dataset_is_repeated_with_a_warning():
+    model = MODELS["VAE"].compiled()
+    data = tf.data.Dataset.from_tensor_slices(images(8)).batch(4)
+    with pytest.warns(UserWarning, match="2 batches, fewer than"):
+        model.fit(data, steps_per_epoch=3, verbose=0)
+    assert int(model.optimizer.iterations) == 3
 
 
 def test_validation_changes_nothing_in_training(class_case, plain):
@@ -437,7 +494,8 @@ def test_evaluate_gives_the_loss_first(class_case):
     logs = class_case.compiled().evaluate(images(), return_dict=True, verbose=0)
     assert next(iter(logs)) == "loss" and "skipped_updates" not in logs
     values = class_case.compiled().evaluate(images(), verbose=0)
-    assert values == list(logs.values())
+    # A number if there is one, as everywhere in Keras.
+    assert values == (list(logs.values()) if len(logs) > 1 else logs["loss"])
 
 
 def test_validation_split_holds_out_the_last_images_of_arrays(class_case):
@@ -951,6 +1009,19 @@ def test_an_exported_model_serves_its_verbs_without_keras(
 def test_an_unknown_format_of_export_is_refused(class_case, tmp_path):
     with pytest.raises(ValueError, match="format"):
         class_case.make().export(tmp_path / "x", format="pickle")
+
+
+def test_names_that_cannot_be_written_to_are_refused(class_case, tmp_path):
+    model, file = class_case.make(), tmp_path / "file"
+    file.touch()
+    with pytest.raises(ValueError, match="`filepath` must be a folder"):
+        model.export(file)
+    for name in ("model", "model.h5"):
+        with pytest.raises(
+            ValueError, match=r"must end with '\.keras', got .*/"
+        ):
+            model.save(tmp_path / name)
+    assert os.listdir(tmp_path) == ["file"]
 
 
 # Resuming

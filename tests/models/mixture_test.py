@@ -85,7 +85,7 @@ def test_an_iteration_never_lowers_the_likelihood(covariance):
     model, losses = fitted(gaussian(covariance, 4), three_blobs(), epochs=20)
     assert np.all(np.diff(losses) <= 1e-6 * np.abs(losses[1:]))
     assert losses[-1] < losses[0] - 0.5
-    (now,) = model.evaluate(three_blobs(), verbose=0)
+    now = model.evaluate(three_blobs(), verbose=0)
     assert now <= losses[-1] + 1e-6 * abs(now)
 
 
@@ -168,7 +168,7 @@ def test_running_statistics_come_near_to_whole_epochs():
     x = three_blobs(960)
     _, whole = fitted(gaussian(), x, epochs=10, batch_size=960)
     model, _ = fitted(gaussian(memory=960), x, epochs=10, batch_size=96)
-    (now,) = model.evaluate(x, verbose=0)
+    now = model.evaluate(x, verbose=0)
     assert abs(now - whole[-1]) < 0.1 and whole[0] - whole[-1] > 0.5
     np.testing.assert_allclose(
         np.sum(model.components.statistics[0]), 960, rtol=1e-6
@@ -415,7 +415,7 @@ def test_log_prob_needs_no_noise_where_the_density_is_flat():
     """Its mean over the noise, and the bound that EM raises, are one number."""
     x = three_blobs(40)
     model, _ = fitted(gaussian(), x, 2, batch_size=40)
-    (loss,) = model.evaluate(x, verbose=0)
+    loss = model.evaluate(x, verbose=0)
     many = np.mean(model.log_prob(x, num_samples=200, seed=0))
     assert many == pytest.approx(-loss, abs=0.02) and many > -loss
     assert model.log_prob_kind == "exact"
