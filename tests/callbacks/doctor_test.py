@@ -129,6 +129,11 @@ def test_images_that_are_diverse_or_become_so_are_not_told():
     assert told(diversities(0.21, 0.1, 0.1, 0.3, 0.1, 0.1, 0.2)) == []
 
 
+def test_what_is_not_finite_is_neither_of_them():
+    logs = accuracies([np.nan] * 5, [np.nan] * 5)
+    assert told(logs) == told(diversities(*[np.nan] * 5)) == []
+
+
 def test_two_failures_are_two_warnings():
     logs = {"diversity": 0.0, "d_real_accuracy": 1, "d_fake_accuracy": 1}
     said = told([logs] * 6)

@@ -135,8 +135,26 @@ def test_an_equalized_layer_survives_serialization(layer):
         (lambda: EqualizedConv2D(4, 2), "`kernel_size`"),
         (lambda: EqualizedConv2D(4, 3, resample="left"), "`resample`"),
         (lambda: EqualizedConv2D(4, 3)(normal(2, 3)), "maps of shape"),
+        (
+            lambda: EqualizedConv2D(4, 3, resample="down")(normal(1, 5, 4, 2)),
+            "even height and width",
+        ),
     ],
 )
 def test_bad_arguments_are_refused(make, word):
     with pytest.raises(ValueError, match=word):
         make()
+
+
+@pytest.mark.parametrize(
+    "layer, x, other",
+    [
+        (EqualizedDense(3), (2, 4), (2, 5)),
+        (EqualizedConv2D(3, 3), (1, 4, 4, 2), (1, 4, 4, 3)),
+    ],
+    ids=["dense", "convolution"],
+)
+def test_a_built_layer_refuses_inputs_of_another_width(layer, x, other):
+    layer(normal(*x))
+    with pytest.raises(ValueError, match="expected axis -1"):
+        layer(normal(*other))

@@ -77,6 +77,12 @@ def test_equal_images_have_a_finite_slope():
     assert np.all(np.isfinite(tape.gradient(y, x)))
 
 
+@pytest.mark.parametrize("shapes", [[(4, 1), (1, 3)], [(4, 1)]])
+def test_a_fade_is_between_two_tensors_of_one_shape(shapes):
+    with pytest.raises(ValueError, match="two tensors of the same shape"):
+        FadeIn()([np.zeros(shape, "float32") for shape in shapes], alpha=0.5)
+
+
 def test_a_fade_is_exact_at_both_ends_and_linear_between():
     new, old = normal(2, 3), normal(2, 3, seed=1)
     fade = FadeIn()

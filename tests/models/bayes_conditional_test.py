@@ -530,6 +530,16 @@ def of_one_output():
             "class_prior",
         ),
         (
+            lambda: BayesConditional(Latents(), exact_classifier(), "uniform"),
+            "class_prior",
+        ),
+        (
+            lambda: BayesConditional(
+                Latents(), exact_classifier(), from_logits="no"
+            ),
+            "from_logits",
+        ),
+        (
             lambda: BayesConditional(
                 Latents(), exact_classifier(), method="gibbs"
             ),

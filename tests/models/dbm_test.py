@@ -355,6 +355,7 @@ def test_training_raises_the_bound_and_samples_are_of_the_data():
         ({"hidden_dims": DIMS, "num_chains": 0}, "num_chains"),
         ({"hidden_dims": DIMS, "mean_field_steps": 0}, "mean_field_steps"),
         ({"hidden_dims": DIMS, "pretrain_steps": -1}, "pretrain_steps"),
+        ({"hidden_dims": DIMS, "centered": "no"}, "centered"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, word):

@@ -376,7 +376,15 @@ def test_imputation_keeps_what_is_seen_bit_for_bit(make):
     [
         (lambda: RealNVP((8, 6, 1), num_scales=3), "num_scales=3.*most 2"),
         (lambda: RealNVP((1, 1, 2), num_scales=2), "num_scales=2"),
-        (lambda: RealNVP((1, 1, 1)), "two channels"),
+        (lambda: RealNVP((1, 1, 1)), "`image_shape` of a flow.*two numbers"),
+        (lambda: NICE(SHAPE, network=3), "`network` must be a function"),
+        (
+            lambda: Glow(SHAPE, network=keras.Sequential([keras.Input((8,))])),
+            "`network` must be a function",
+        ),
+        (lambda: NICE(SHAPE, 1, 1, 2, logit="no"), "`logit` must be `True`"),
+        (lambda: NICE(SHAPE, 1, 1, 2, recompute=7), "`recompute` must be"),
+        (lambda: RealNVP(SHAPE, convolutional="no"), "`convolutional` must"),
         (lambda: RealNVP((4, 4, 1), num_couplings=0), "num_couplings"),
         (lambda: RealNVP((4, 4, 1), num_blocks=0), "num_blocks"),
         (lambda: Glow((7, 7, 1)), "even sides"),

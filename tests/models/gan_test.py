@@ -1111,6 +1111,20 @@ def test_one_optimizer_for_both_networks_is_refused():
         small_gan().compile(d_optimizer=optimizer, g_optimizer=optimizer)
 
 
+def test_a_compile_that_fails_leaves_nothing_to_train_with():
+    gan = compiled(small_gan(), loss="hinge")
+    with pytest.raises(ValueError, match="`drift`"):
+        gan.compile(loss="minimax", drift=-1)
+    with pytest.raises(ValueError, match="compile"):
+        gan.fit(images(), verbose=0)
+
+
+def test_prediction_takes_latents_and_conditions_as_a_pair():
+    gan, z, y = conditional_gan(), np.ones((3, 2), "float32"), np.arange(3)
+    drawn = gan.predict([z, y], verbose=0)
+    np.testing.assert_allclose(drawn, gan(z, y), rtol=1e-5, atol=1e-6)
+
+
 def test_one_name_for_both_optimizers_makes_two():
     gan = small_gan()
     gan.compile(d_optimizer="adam", g_optimizer="adam")
@@ -1124,7 +1138,7 @@ def test_arguments_of_compile_are_checked():
         ({"loss": "no_such_loss"}, "loss"),
         ({"loss": "hinge", "label_smoothing": 0.1}, "label_smoothing"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
-        ({"gradient_penalty": 0}, "weight"),
+        ({"gradient_penalty": 0}, "gradient_penalty"),
         ({"gradient_penalty": "r1"}, "gradient_penalty"),
         ({"d_steps": 0}, "d_steps"),
         ({"d_steps": 1.5}, "d_steps"),

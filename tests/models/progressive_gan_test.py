@@ -857,6 +857,7 @@ def decaying():
         ({"drift": -1.0}, "`drift`"),
         ({"d_steps": 0}, "`d_steps`"),
         ({"schedule": 5}, "`schedule`"),
+        ({"schedule": {}}, "`schedule`"),
         ({"schedule": GrowthSchedule(end_resolution=8)}, "end_resolution=8"),
         ({"max_batch_size": {4: 0}}, "`max_batch_size"),
         ({"g_optimizer": "adagrad"}, "Adagrad"),
@@ -893,6 +894,9 @@ def test_bad_plans_and_data_are_refused():
 
     assert_refused(tiny.fit, "know their length", endless)
     assert_refused(tiny.fit, "`y` must be `None`", endless, x)
+    assert_refused(tiny.fit, "resolution, batch_size", lambda size: endless)
+    assert_refused(tiny.fit, "`batch_size`", x, batch_size=0)
+    assert_refused(tiny.fit, "`initial_epoch`", x, initial_epoch=-1)
     word = r"x\(4, batch_size\)"
     assert_refused(tiny.fit, word, lambda size, count: batches())
     history = tiny.fit(endless, steps_per_epoch=2, epochs=2, verbose=0)

@@ -417,6 +417,7 @@ def test_gaussian_units_learn_means_and_scales():
     [
         ({"hidden_dim": 0}, "hidden_dim"),
         ({"hidden_dim": 4, "likelihood": "categorical"}, "likelihood"),
+        ({"hidden_dim": 4, "likelihood": ["bernoulli"]}, "likelihood"),
         ({"hidden_dim": 4, "num_chains": -1}, "num_chains"),
         ({"hidden_dim": 4, "gibbs_steps": 0}, "gibbs_steps"),
     ],

@@ -275,6 +275,14 @@ def test_resolutions_lead_to_the_size_of_the_images():
         (lambda: progressive_generator(5, SHAPE, fmap_max=0), "`fmap_max`"),
         (lambda: progressive_discriminator(SHAPE, fmap_base=-1), "`fmap_base`"),
         (lambda: progressive_discriminator(SHAPE, num_logits=0), "num_logits"),
+        (
+            lambda: progressive_discriminator(SHAPE, condition_dim=-1),
+            "`condition_dim`",
+        ),
+        (
+            lambda: progressive_generator(5, SHAPE, condition_dim=0),
+            "`condition_dim`",
+        ),
         (lambda: ProgressiveGenerator(5, SHAPE, [8, 4]), "`maps`"),
     ],
 )
