@@ -865,7 +865,8 @@ class GenerativeModel(keras.Model):
         drawn, and `classify(x)`. Those of a conditional model take `condition`
         too; arguments stand in the order that they have in Python. With
         classes, `sample` draws them uniformly, and
-        `conditional_sample(num_samples, condition, seed)` takes them.
+        `conditional_sample(num_samples, condition, seed)` takes them. Classes
+        and seeds are int64 where they are tensors, and `num_samples` int32.
 
         Args:
             filepath: Folder to write; an existing one is replaced when the

@@ -483,7 +483,8 @@ def check_latents(z, latent_dim, one_batch=True):
     Args:
         z: The value to check: finite numbers `(batch, latent_dim)`.
         latent_dim: Integer, the width of the last axis.
-        one_batch: Whether there is one axis of leading ones, not any number.
+        one_batch: Whether `z` is one batch; otherwise any axes may come before
+            the last one.
 
     Returns:
         `z` as a float32 tensor.

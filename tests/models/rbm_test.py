@@ -328,9 +328,9 @@ def test_images_of_one_chain_follow_each_other(trained):
     # 30 images of each of two chains: near but for the change of chains.
     apart = np.abs(path[:30] - path[30:]).mean()
     assert steps[:29].mean() < 0.8 * apart
-    np.testing.assert_array_equal(
-        path[:7], model.sample(60, chain_length=17, burn_in=10, seed=0)[:7]
-    )
+    # The same chain among more of them, whose products round differently.
+    again = model.sample(60, chain_length=17, burn_in=10, seed=0)
+    np.testing.assert_allclose(path[:7], again[:7], rtol=1e-5)
 
 
 def test_imputation_keeps_what_is_seen_and_finds_the_rest(trained):
