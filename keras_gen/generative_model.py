@@ -175,12 +175,13 @@ class GenerativeModel(keras.Model):
             len(kernel.shape) != 4 for kernel in kernels if kernel is not None
         )
 
-    def prepare_optimizer(self, optimizer, weights):
+    def prepare_optimizer(self, optimizer, weights, argument="optimizer"):
         """An optimizer that is built, and scales the loss in float16.
 
         Args:
             optimizer: A Keras optimizer, or its name.
             weights: The variables that it is to update.
+            argument: What messages call it.
 
         Returns:
             The optimizer, in a `SyncedLossScaleOptimizer` if a layer computes
@@ -191,7 +192,7 @@ class GenerativeModel(keras.Model):
             getattr(layer, "compute_dtype", None) == "float16"
             for layer in self._flatten_layers()
         )
-        return optimization.prepare(optimizer, weights, half)
+        return optimization.prepare(optimizer, weights, half, argument)
 
     def _check_scope(self):
         if self._distribute_strategy is not (
@@ -558,6 +559,13 @@ class GenerativeModel(keras.Model):
             self.check_data(x, y, argument=argument)
         if batch_size is not None:
             inputs.check_positive_integer(batch_size, "batch_size")
+        per_epoch = feeding_.get("steps_per_epoch")
+        name, count = steps or ("steps_per_epoch", per_epoch)
+        if count is None and _is_endless(x):
+            raise ValueError(
+                f"`{name}` must be given, as `{argument}` is a dataset without "
+                "end. Pass it, or leave out `repeat`."
+            )
         num_replicas = self.distribute_strategy.num_replicas_in_sync
         training = "shuffle" in feeding_
         several = tf.distribute.has_strategy() or self._distribute_strategy
@@ -594,8 +602,7 @@ class GenerativeModel(keras.Model):
             dataset = feeding.without_labels(dataset)
         if in_batches and not training:
             dataset = feeding.even_batches(dataset, num_replicas)
-        name, count = steps or (None, None)
-        if count is not None:  # see `_end_executions_with_epoch`
+        if steps and count is not None:  # see `_end_executions_with_epoch`
             dataset = dataset.take(inputs.check_positive_integer(count, name))
         return dataset
 
@@ -912,6 +919,13 @@ class GenerativeModel(keras.Model):
                 if isinstance(value, dict | list)
             }
             return cls(**{**config, **parts})
+
+
+def _is_endless(x):
+    return (
+        isinstance(x, tf.data.Dataset)
+        and x.cardinality() == tf.data.INFINITE_CARDINALITY
+    )
 
 
 def _pair(data):

@@ -19,13 +19,14 @@ class SyncedLossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         return all_finite(grads)
 
 
-def prepare(optimizer, weights, half):
+def prepare(optimizer, weights, half, argument="optimizer"):
     """An optimizer that is built here, and scales the loss if need be.
 
     Args:
         optimizer: A Keras optimizer, or its name.
         weights: The variables that it is to update.
         half: Whether some of the gradients are computed in float16.
+        argument: What messages call the optimizer.
 
     Returns:
         The optimizer, with `half` inside a `SyncedLossScaleOptimizer`.
@@ -40,27 +41,27 @@ def prepare(optimizer, weights, half):
     name = type(inner).__name__
     if inner._distribution_strategy is not strategy:
         raise ValueError(
-            f"`optimizer` ({name}) was made outside the scope of the strategy. "
+            f"`{argument}` ({name}) was made outside the scope of the strategy. "
             "Create the model and the optimizers and call `compile` inside "
             "`strategy.scope()`."
         )
     clips = inner.clipnorm or inner.global_clipnorm or inner.clipvalue
     if clips and strategy.num_replicas_in_sync > 1:
         raise ValueError(
-            f"`optimizer` ({name}) clips gradients, which under a strategy "
+            f"`{argument}` ({name}) clips gradients, which under a strategy "
             "would clip each replica's share alone. Leave out `clipnorm`, "
             "`global_clipnorm` and `clipvalue`."
         )
     if inner.use_ema:
         raise ValueError(
-            f"`optimizer` ({name}) has `use_ema=True`, which overwrites the "
+            f"`{argument}` ({name}) has `use_ema=True`, which overwrites the "
             "trained weights at the end of `fit`. Leave it out; models with "
             "an `ema` argument keep their own moving average."
         )
     rate = inner._learning_rate
     if isinstance(rate, keras.Variable):  # not a schedule
         inputs.check_number(
-            float(np.asarray(rate)), "optimizer.learning_rate", minimum=0
+            float(np.asarray(rate)), f"{argument}.learning_rate", minimum=0
         )
     if type(optimizer) is keras.optimizers.LossScaleOptimizer:
         optimizer.__class__ = SyncedLossScaleOptimizer  # of the same state
@@ -71,7 +72,7 @@ def prepare(optimizer, weights, half):
     known = {id(weight) for weight in inner._trainable_variables}
     if known != {id(weight) for weight in weights}:
         raise ValueError(
-            f"`optimizer` ({name}) was built for other weights, of another "
+            f"`{argument}` ({name}) was built for other weights, of another "
             "model or network. Make a new one for each."
         )
     return optimizer

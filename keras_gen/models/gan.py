@@ -290,13 +290,17 @@ class GAN(GenerativeModel):
             name: keras.metrics.Mean(f"{name}_gradient_norm") for name in names
         }
         self.d_optimizer = self.prepare_optimizer(
-            d_optimizer, self.discriminator.trainable_weights
+            d_optimizer,
+            self.discriminator.trainable_weights,
+            "d_optimizer",
         )
         if unrolled_steps:
             unrolling.check(self.d_optimizer, self.discriminator, self.penalty)
         super().compile(
             self.prepare_optimizer(
-                g_optimizer, self.generator.trainable_weights
+                g_optimizer,
+                self.generator.trainable_weights,
+                "g_optimizer",
             ),
             **kwargs,
         )

@@ -245,11 +245,15 @@ class LaplacianGAN(GenerativeModel):
             chained, "chained", minimum=0, maximum=1
         )
         self.d_optimizer = self.prepare_optimizer(
-            d_optimizer, self._trained_weights(self.discriminators)
+            d_optimizer,
+            self._trained_weights(self.discriminators),
+            "d_optimizer",
         )
         super().compile(
             self.prepare_optimizer(
-                g_optimizer, self._trained_weights(self.generators)
+                g_optimizer,
+                self._trained_weights(self.generators),
+                "g_optimizer",
             ),
             **kwargs,
         )

@@ -290,11 +290,13 @@ class ProgressiveGAN(GenerativeModel):
         self.d_optimizer = self.prepare_optimizer(
             d_optimizer or growing.published_adam(),
             self.discriminator.trainable_weights,
+            "d_optimizer",
         )
         super().compile(
             self.prepare_optimizer(
                 g_optimizer or growing.published_adam(),
                 self.generator.trainable_weights,
+                "g_optimizer",
             ),
             **kwargs,
         )

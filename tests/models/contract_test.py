@@ -405,6 +405,17 @@ def test_bad_validation_data_is_refused_before_training(class_case):
     assert all(int(o.iterations) == 0 for o in model.optimizers)
 
 
+def test_datasets_without_end_need_a_number_of_steps(class_case):
+    endless = tf.data.Dataset.from_tensor_slices(images()).batch(8).repeat()
+    model = class_case.compiled()
+    with pytest.raises(ValueError, match="`steps_per_epoch` must be given"):
+        model.fit(endless, verbose=0)
+    with pytest.raises(ValueError, match="`validation_steps` must be given"):
+        model.fit(images(), validation_data=endless, verbose=0)
+    with pytest.raises(ValueError, match="`steps` must be given"):
+        model.evaluate(endless, verbose=0)
+
+
 @pytest.mark.parametrize(
     "arguments, word",
     [
@@ -461,8 +472,10 @@ def test_bad_steps_per_execution_are_refused(class_case, steps):
 @pytest.mark.parametrize("rate", [np.nan, np.inf, -1.0])
 def test_bad_learning_rates_are_refused(rate):
     gan = MODELS["GAN"].make()
-    with pytest.raises(ValueError, match=r"`optimizer\.learning_rate` must be"):
-        gan.compile(d_optimizer=keras.optimizers.Adam(rate))
+    for name in ("d_optimizer", "g_optimizer"):
+        message = rf"`{name}\.learning_rate` must be"
+        with pytest.raises(ValueError, match=message):
+            gan.compile(**{name: keras.optimizers.Adam(rate)})
     with pytest.raises(ValueError, match="Pass `d_optimizer` and"):
         gan.compile(optimizer="adam")
     gan.compile()
