@@ -2,7 +2,11 @@
 
 import gc
 import itertools
+import json
 import os
+import pathlib
+import subprocess
+import sys
 
 # Before TensorFlow reads it. Tests compile programs that run a few steps: to
 # optimize their machine code takes longer than it saves. The operations, and
@@ -31,6 +35,44 @@ def two_replicas():
         ["CPU:0", "CPU:1"],
         cross_device_ops=tf.distribute.ReductionToOneDevice(),
     )
+
+
+@pytest.fixture(scope="session")
+def run_example(tmp_path_factory):
+    """Function of an example's name and flags: what it printed, if all went well.
+
+    See `example_runner.py`, of which there is one process for all examples.
+    """
+    root = pathlib.Path(__file__).resolve().parent.parent
+    runner = root / "tests" / "example_runner.py"
+    folder = tmp_path_factory.mktemp("example")
+    with (
+        open(folder / "runner.txt", "w") as stderr,
+        subprocess.Popen(
+            [sys.executable, str(runner)],
+            env={
+                **os.environ,
+                "PYTHONPATH": str(root),
+                "TF_CPP_MIN_LOG_LEVEL": "3",
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        ) as process,
+    ):
+
+        def run(name, *flags):
+            path = root / "examples" / f"{name}.py"
+            line = json.dumps([str(folder), str(path), *map(str, flags)])
+            print(line, file=process.stdin, flush=True)
+            status = process.stdout.readline().strip()
+            error = (folder / "stderr.txt").read_text()
+            assert status == "0", error[-3000:]
+            return (folder / "stdout.txt").read_text()
+
+        yield run
+        process.stdin.close()
 
 
 _TESTS = itertools.count(1)

@@ -2,11 +2,7 @@ import base64
 import io
 import json
 import math
-import os
-import pathlib
 import re
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -758,31 +754,18 @@ def test_a_py_dataset_is_read_as_well():
 # -- The example --------------------------------------------------------------
 
 
-def test_example_writes_the_report_of_a_saved_model(tmp_path):
+def test_example_writes_the_report_of_a_saved_model(tmp_path, run_example):
     model = VAE((8, 8, 1), latent_dim=2, seed=0)
     model.save(tmp_path / "vae.keras")
-    root = pathlib.Path(__file__).resolve().parent.parent
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(root / "examples" / "evaluate.py"),
-            f"--model={tmp_path / 'vae.keras'}",
-            f"--output_dir={tmp_path}",
-            "--dataset=digits",
-            "--features=pixels",
-            "--num_samples=100",
-        ],
-        env={
-            **os.environ,
-            "PYTHONPATH": str(root),
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
+    printed = run_example(
+        "evaluate",
+        f"--model={tmp_path / 'vae.keras'}",
+        f"--output_dir={tmp_path}",
+        "--dataset=digits",
+        "--features=pixels",
+        "--num_samples=100",
     )
-    assert done.returncode == 0, done.stderr[-3000:]
     report = Report.load(tmp_path / "report.json")
-    assert str(report) in done.stdout
+    assert str(report) in printed
     assert report["references"]["real"]["num_generated"] == 100
     assert (tmp_path / "report.html").stat().st_size > 5000

@@ -1,9 +1,6 @@
 """Every example runs as its users run it, for two steps on `digits`."""
 
-import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -50,35 +47,19 @@ TRAINING = [
 ]
 
 
-def run(name, *flags):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / f"{name}.py"), *flags],
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
-
-
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
-def test_example_trains_samples_saves_and_exports(path, tmp_path):
+def test_example_trains_samples_saves_and_exports(path, tmp_path, run_example):
     pytest.importorskip("sklearn")  # where the digits come from
     pytest.importorskip("PIL")
     name, more = path.stem, MORE_FLAGS.get(path.stem, [])
-    done = run(name, f"--output_dir={tmp_path}", *FLAGS, *more)
-    assert "2/2" in done.stdout and "trained for" in done.stdout
-    assert "nan" not in done.stdout
+    printed = run_example(name, f"--output_dir={tmp_path}", *FLAGS, *more)
+    assert "2/2" in printed and "trained for" in printed
+    assert "nan" not in printed
     for made in (f"{name}.keras", "serving/saved_model.pb"):
         assert (tmp_path / made).stat().st_size > 1000
     loaded = tf.saved_model.load(str(tmp_path / "serving"))
     tag = "samples" if hasattr(loaded, "sample") else "reconstructions"
-    assert f"{tmp_path}/{tag}.png" in done.stdout
+    assert f"{tmp_path}/{tag}.png" in printed
     picture = (tmp_path / f"{tag}.png").read_bytes()
     pixels = tf.io.decode_png(picture).numpy()
     assert pixels.dtype == np.uint8 and np.ptp(pixels) > 0
@@ -90,11 +71,11 @@ def test_example_trains_samples_saves_and_exports(path, tmp_path):
 
 
 @pytest.mark.parametrize("binarize", [None, "static"])
-def test_families_are_compared(binarize, tmp_path):
+def test_families_are_compared(binarize, tmp_path, run_example):
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
     names = ["VAE", "GAN"] if binarize else ["PixelCNN", "GaussianMixture"]
-    done = run(
+    printed = run_example(
         "compare",
         f"--output_dir={tmp_path}",
         "--dataset=digits",
@@ -103,7 +84,7 @@ def test_families_are_compared(binarize, tmp_path):
         *([f"--binarize={binarize}"] if binarize else []),
         *(f"--model={name}" for name in names),
     )
-    table = done.stdout.splitlines()
+    table = printed.splitlines()
     assert f"|  | {names[0]} | {names[1]} | real | gaussian |" in table
     numbers = {line.split(" | ")[0][2:]: line for line in table}
     assert {"log_prob_kind", "bits_per_dim", "frechet_distance"} < {*numbers}

@@ -1,8 +1,4 @@
 import itertools
-import os
-import pathlib
-import subprocess
-import sys
 import wave
 
 import keras
@@ -392,36 +388,23 @@ def test_bad_arguments_are_refused(arguments, word):
         WaveNet(**{"num_samples": 8, **arguments})
 
 
-def test_the_example_trains_compares_and_writes_sound(tmp_path):
+def test_the_example_trains_compares_and_writes_sound(tmp_path, run_example):
     for split, count in (("train", 1600), ("test", 600)):
         (tmp_path / split).mkdir()
         x = ar2(1, count, seed=count)[0]
         audio.write_wav(tmp_path / split / "a.wav", x, 8000)
-    root = pathlib.Path(__file__).resolve().parents[2]
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(root / "examples" / "wavenet.py"),
-            f"--dataset={tmp_path}",
-            f"--output_dir={tmp_path}",
-            "--num_samples=100",
-            "--num_filters=4",
-            "--num_dilations=2",
-            "--epochs=1",
-            "--batch_size=8",
-        ],
-        env={
-            **os.environ,
-            "PYTHONPATH": str(root),
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
+    printed = run_example(
+        "wavenet",
+        f"--dataset={tmp_path}",
+        f"--output_dir={tmp_path}",
+        "--num_samples=100",
+        "--num_filters=4",
+        "--num_dilations=2",
+        "--epochs=1",
+        "--batch_size=8",
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "2/2" in done.stdout and "bits a sample" in done.stdout
-    assert "nan" not in done.stdout
+    assert "2/2" in printed and "bits a sample" in printed
+    assert "nan" not in printed
     assert (tmp_path / "wavenet.keras").stat().st_size > 1000
     with wave.open(str(tmp_path / "samples.wav")) as file:
         assert file.getparams()[:4] == (1, 2, 8000, 400)
