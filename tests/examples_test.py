@@ -70,7 +70,9 @@ def test_example_trains_samples_saves_and_exports(path, tmp_path, run_example):
     assert samples.shape == (3, 8, 8, 1)
 
 
-@pytest.mark.parametrize("binarize", [None, "static"])
+@pytest.mark.parametrize(
+    "binarize", [None, pytest.param("static", marks=pytest.mark.slow)]
+)
 def test_families_are_compared(binarize, tmp_path, run_example):
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
