@@ -255,16 +255,19 @@ MODELS = {
 # Of a variant, whose name goes on after a dash, only what its own algorithm
 # could break is asked; what the base class does for all, of each class once.
 CLASSES = [name for name in MODELS if "-" not in name]
-# Those that compile the longest are left to the slow tests.
+# Those that compile the longest, or differ little from another one, are left
+# to the slow tests.
 SLOW = {
     "DBM-two_layers",
     "GSN-two_layers",
     "Glow-two_scales",
     "LaplacianGAN-two_levels",
+    "NADE-orders",
     "NICE-additive",
     "PixelRNN-diagonal",
     "RBM-gaussian",
     "RealNVP-two_scales",
+    "VAE-gaussian",
 }
 CASES = [
     pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW), id=name)
