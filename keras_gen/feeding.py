@@ -146,6 +146,16 @@ def epochs_of(
     return dataset.with_options(options)
 
 
+def is_endless(x):
+    """Whether data are a dataset, of either sort, that never ends."""
+    if isinstance(x, keras.utils.PyDataset):
+        return x.num_batches is None
+    return (
+        isinstance(x, tf.data.Dataset)
+        and x.cardinality() == tf.data.INFINITE_CARDINALITY
+    )
+
+
 def even_batches(dataset, num_replicas):
     """Batches that replicas share evenly, of a dataset of any batches.
 

@@ -559,9 +559,9 @@ class GenerativeModel(keras.Model):
             self.check_data(x, y, argument=argument)
         if batch_size is not None:
             inputs.check_positive_integer(batch_size, "batch_size")
-        per_epoch = feeding_.get("steps_per_epoch")
-        name, count = steps or ("steps_per_epoch", per_epoch)
-        if count is None and _is_endless(x):
+        default = ("steps_per_epoch", feeding_.get("steps_per_epoch"))
+        name, count = steps or default
+        if count is None and feeding.is_endless(x):
             raise ValueError(
                 f"`{name}` must be given, as `{argument}` is a dataset without "
                 "end. Pass it, or leave out `repeat`."
@@ -919,13 +919,6 @@ class GenerativeModel(keras.Model):
                 if isinstance(value, dict | list)
             }
             return cls(**{**config, **parts})
-
-
-def _is_endless(x):
-    return (
-        isinstance(x, tf.data.Dataset)
-        and x.cardinality() == tf.data.INFINITE_CARDINALITY
-    )
 
 
 def _pair(data):

@@ -35,8 +35,10 @@ ELSEWHERE = {"compare", "evaluate", "text_to_emoji", "toy_modes", "wavenet"}
 SLOW = {
     "bayes_rule",
     "conditional_gan",
+    "gsn",
     "pixel_rnn",
     "progressive_gan",
+    "semi_supervised",
     "semi_supervised_gan",
     "super_resolution",
 }

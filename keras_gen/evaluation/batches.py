@@ -5,7 +5,6 @@ import math
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_gen import feeding, inputs
 
@@ -39,13 +38,7 @@ class RealImages:
         self.image_shape = model.image_shape
         self.uses_labels = is_conditional(model)
         self.argument = argument
-        self.is_endless = (
-            isinstance(dataset, tf.data.Dataset)
-            and dataset.cardinality() == tf.data.INFINITE_CARDINALITY
-        ) or (
-            isinstance(dataset, keras.utils.PyDataset)
-            and dataset.num_batches is None
-        )
+        self.is_endless = feeding.is_endless(dataset)
 
     def batches(self, limit=math.inf):
         """Yields float32 images in [0, 1] with what they are conditional on.

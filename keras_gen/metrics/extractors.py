@@ -272,7 +272,7 @@ def _read(dataset, argument):
             f"{str(spec)[:200]}. Load it with `datasets.load(name, "
             "labels=True)`."
         )
-    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+    if feeding.is_endless(dataset):
         raise ValueError(
             f"`{argument}` must end, since all of it is read, got a dataset "
             "that repeats forever. Leave out `repeat()`, or add `take(n)`."

@@ -32,13 +32,11 @@ class SemiSupervisedGAN(GenerativeModel):
 
         adversarial loss + classification_weight
             * (mean of -log p(y given x, real) of the images with labels)
-            + entropy_weight * (mean entropy of p(y given x, real))
 
     where the second mean is over the data set, not the batch: it is estimated
     by the batch's sum and the share of labels met so far, so that batches may
-    hold any number of labels, also none. The entropy, of all real images, moves
-    the borders between classes to where there are few. The generator matches
-    the features of real images by default, which serves classification best.
+    hold any number of labels, also none. The generator matches the features of
+    real images by default, which serves classification best.
 
     Each step updates the discriminator, then the generator. Logs `d_loss`,
     `g_loss`, `loss`, which is `g_loss`; `d_real_accuracy`, `d_fake_accuracy`
@@ -81,8 +79,6 @@ class SemiSupervisedGAN(GenerativeModel):
     Reference:
         - [Improved Techniques for Training GANs](
           https://arxiv.org/abs/1606.03498)
-        - [Good Semi-supervised Learning that Requires a Bad GAN](
-          https://arxiv.org/abs/1705.09783), on the entropy.
     """
 
     allows_unlabelled = True
@@ -164,7 +160,6 @@ class SemiSupervisedGAN(GenerativeModel):
         gradient_penalty=None,
         label_smoothing=0.0,
         classification_weight=1.0,
-        entropy_weight=0.0,
         **kwargs,
     ):
         """Configures training.
@@ -177,7 +172,6 @@ class SemiSupervisedGAN(GenerativeModel):
             gradient_penalty: As in `GAN.compile`, on the slope of `d(x)`.
             label_smoothing: Number in [0, 1), taken off the label "real".
             classification_weight: Number, weight of the classification loss.
-            entropy_weight: Number, weight of the entropy.
             **kwargs: `jit_compile`, `steps_per_execution` and `run_eagerly`,
                 see `GenerativeModel.compile`.
 
@@ -194,9 +188,6 @@ class SemiSupervisedGAN(GenerativeModel):
         losses.check_penalty(self.penalty, self.discriminator)
         self.classification_weight = inputs.check_number(
             classification_weight, "classification_weight", minimum=0
-        )
-        self.entropy_weight = inputs.check_number(
-            entropy_weight, "entropy_weight", minimum=0
         )
         # A plain attribute: Keras would list its weights twice.
         self.__dict__["features"] = None
@@ -269,14 +260,13 @@ class SemiSupervisedGAN(GenerativeModel):
         real_logits = _real_logits(class_logits)
         fake_logits = self.discriminate(fake, training)
         d_loss = self.adversarial_loss.discriminator(real_logits, fake_logits)
-        log_p = tf.nn.log_softmax(class_logits)
         label = tf.one_hot(y, self.num_classes)  # zeros, if there is none
-        cross_entropy = -tf.reduce_sum(label * log_p, axis=1)
-        d_loss += self.classification_weight * tf.math.divide_no_nan(
-            tf.reduce_mean(cross_entropy), share
+        entropy = -tf.reduce_sum(
+            label * tf.nn.log_softmax(class_logits), axis=1
         )
-        entropy = -tf.reduce_sum(tf.exp(log_p) * log_p, axis=1)
-        d_loss += self.entropy_weight * tf.reduce_mean(entropy)
+        d_loss += self.classification_weight * tf.math.divide_no_nan(
+            tf.reduce_mean(entropy), share
+        )
         if training and self.penalty is not None:
             d_loss += self.penalty(
                 lambda x: self.discriminate(x, True), real, fake, mix
@@ -447,7 +437,6 @@ class SemiSupervisedGAN(GenerativeModel):
             "loss": saving.serialize_keras_object(self.adversarial_loss),
             "gradient_penalty": saving.serialize_keras_object(self.penalty),
             "classification_weight": self.classification_weight,
-            "entropy_weight": self.entropy_weight,
         }
 
     def get_config(self):

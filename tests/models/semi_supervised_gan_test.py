@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 import scipy.special
-import scipy.stats
 import tensorflow as tf
 
 from keras_gen import losses, networks
@@ -102,21 +101,6 @@ def test_the_loss_is_that_of_one_more_class():
     expected = adversarial + 2 * entropy.mean()
     assert logs["d_loss"][0] == pytest.approx(expected, rel=1e-5)
     assert logs["accuracy"][0] == pytest.approx(right.mean())
-
-
-def test_the_entropy_of_all_real_images_counts():
-    x, y = images(8), np.array([0, 2, -1, -1, 1, -1, -1, -1])
-    plain, weighted = (
-        compiled(without_latents(linear_model()), entropy_weight=weight)
-        for weight in (0.0, 0.5)
-    )
-    p = scipy.special.softmax(class_logits(plain, x), axis=1)
-    expected = 0.5 * scipy.stats.entropy(p, axis=1).mean()
-    d_losses = [
-        model.fit(x, y, batch_size=8, verbose=0).history["d_loss"][0]
-        for model in (plain, weighted)
-    ]
-    assert d_losses[1] - d_losses[0] == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_generator_matches_mean_features():
@@ -300,15 +284,12 @@ def test_project_finds_latents_of_its_own_samples():
 
 
 def test_a_saved_model_is_the_same_and_trains_on(tmp_path):
-    model = compiled(
-        linear_model(ema=0.9), classification_weight=0.5, entropy_weight=0.1
-    )
+    model = compiled(linear_model(ema=0.9), classification_weight=0.5)
     x, y = images(), np.array([0, 1, 2, -1, -1, -1])
     model.fit(x, y, verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert loaded.classification_weight == 0.5
-    assert loaded.entropy_weight == 0.1
     assert float(loaded.labelled_share) == pytest.approx(0.5)
     np.testing.assert_array_equal(model.classify(x), loaded.classify(x))
     np.testing.assert_array_equal(
@@ -361,7 +342,6 @@ def test_bad_arguments_are_refused(arguments, message):
     "arguments, message",
     [
         ({"classification_weight": -1}, "`classification_weight`"),
-        ({"entropy_weight": -1}, "`entropy_weight`"),
         ({"loss": "x"}, "`loss`"),
         ({"gradient_penalty": "x"}, "`gradient_penalty`"),
     ],
