@@ -67,7 +67,9 @@ def main(_):
         few = tf.data.Dataset.from_tensors((2 * x[known] - 1, y[known]))
         alone.fit(few.repeat(500), verbose=0)
         num_steps = FLAGS.epochs * (len(x) // FLAGS.batch_size)
-        gan.compile(adam(num_steps), adam(num_steps))
+        # Little weight, for few labels are soon known by heart.
+        weight = {"classification_weight": 0.1}
+        gan.compile(adam(num_steps), adam(num_steps), **weight)
         grid = callbacks.SampleGrid(folder)
         gan.fit(mixed(x, y, known), epochs=FLAGS.epochs, callbacks=[grid])
         logs = alone.evaluate(**{**test, "x": 2 * test["x"] - 1})
