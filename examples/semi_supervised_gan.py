@@ -67,9 +67,7 @@ def main(_):
         few = tf.data.Dataset.from_tensors((2 * x[known] - 1, y[known]))
         alone.fit(few.repeat(500), verbose=0)
         num_steps = FLAGS.epochs * (len(x) // FLAGS.batch_size)
-        # Little weight, for few labels are soon known by heart.
-        weight = {"classification_weight": 0.1}
-        gan.compile(adam(num_steps), adam(num_steps), **weight)
+        gan.compile(adam(num_steps), adam(num_steps))
         grid = callbacks.SampleGrid(folder)
         gan.fit(mixed(x, y, known), epochs=FLAGS.epochs, callbacks=[grid])
         logs = alone.evaluate(**{**test, "x": 2 * test["x"] - 1})
