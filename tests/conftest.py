@@ -39,7 +39,7 @@ def two_replicas():
 
 @pytest.fixture(scope="session")
 def run_example(tmp_path_factory):
-    """Function of an example's name and flags: what it printed, if all went well.
+    """Function of an example's name and flags, that gives what it printed.
 
     See `example_runner.py`, of which there is one process for all examples.
     """
@@ -67,12 +67,13 @@ def run_example(tmp_path_factory):
             line = json.dumps([str(folder), str(path), *map(str, flags)])
             print(line, file=process.stdin, flush=True)
             status = process.stdout.readline().strip()
+            assert status, (folder / "runner.txt").read_text()[-3000:]
             error = (folder / "stderr.txt").read_text()
             assert status == "0", error[-3000:]
             return (folder / "stdout.txt").read_text()
 
         yield run
-        process.stdin.close()
+        process.kill()  # also if an example hangs
 
 
 _TESTS = itertools.count(1)
