@@ -68,7 +68,14 @@ def test_example_trains_samples_saves_and_exports(path, tmp_path, run_example):
     if tag == "reconstructions":
         return
     assert images.grid(np.zeros((64, 8, 8, 1))).shape == pixels.shape
-    samples = loaded.sample(tf.constant(3), tf.constant(0, tf.int64))
+    arguments = {
+        "num_samples": tf.constant(3),
+        "seed": tf.constant(0, tf.int64),
+    }
+    taken = loaded.signatures["sample"].structured_input_signature[1]
+    if "condition" in taken:
+        arguments["condition"] = tf.zeros((3, *taken["condition"].shape[1:]))
+    samples = loaded.sample(**arguments)
     assert samples.shape == (3, 8, 8, 1)
 
 
