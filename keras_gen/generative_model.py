@@ -362,6 +362,7 @@ class GenerativeModel(keras.Model):
         Args:
             x: Images, uint8 or float in [0, 1]: an array, a `tf.data.Dataset`
                 or a `keras.utils.PyDataset` of batches, of `x` or `(x, y)`.
+                One without end needs `steps_per_epoch`.
             y: Class ids `(batch,)` or vectors `(batch, condition_dim)`, if `x`
                 is an array. A model that is not conditional ignores them.
             batch_size: Integer, over all replicas. Defaults to 32.
