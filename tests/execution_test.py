@@ -96,7 +96,8 @@ def test_many_steps_in_one_program_are_those_steps(vaes):
 
 
 def test_steps_of_two_networks_in_one_program_are_those_steps():
-    data = tf.data.Dataset.from_tensor_slices(images(38)).batch(8)
+    data = (images(38), np.arange(38))
+    data = tf.data.Dataset.from_tensor_slices(data).batch(8)
     assert_same_course(*pair(gan), data)
 
 

@@ -642,9 +642,13 @@ def test_float16_trains_in_every_optimizer(case):
     train_in("mixed_float16", case)
 
 
-# Of all, the casts are those of float16, which can fail in more ways.
 def test_bfloat16_trains(class_case):
     train_in("mixed_bfloat16", class_case)
+
+
+@pytest.mark.slow
+def test_bfloat16_trains_in_every_optimizer(case):
+    train_in("mixed_bfloat16", case)
 
 
 class Sample(keras.callbacks.Callback):
@@ -1098,6 +1102,14 @@ def test_a_killed_run_resumes_bit_for_bit(class_case, tmp_path):
     check_resumed(class_case, images, tmp_path)
 
 
+# What the data are does not depend on the model: of one here, of all slowly.
 @pytest.mark.parametrize("make_data", [seeded_dataset, Batches])
-def test_a_killed_run_resumes_on_any_data(make_data, tmp_path):
-    check_resumed(MODELS["VAE"], make_data, tmp_path)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name != "VAE"))
+        for name in CLASSES
+    ],
+)
+def test_a_killed_run_resumes_on_any_data(name, make_data, tmp_path):
+    check_resumed(MODELS[name], make_data, tmp_path)
