@@ -28,9 +28,10 @@ slow: install
 
 install: $(VENV)/.installed-test
 
-# One stamp per extra, so that pip runs again only when setup.cfg changes.
+# One stamp per extra, so that pip runs again only when setup.cfg changes. Python
+# compiles what it imports; pip would compile all of TensorFlow, for a minute.
 $(VENV)/.installed-%: setup.cfg | $(BIN)/python
-	$(PIP) install --editable '.[$*]'
+	$(PIP) install --no-compile --editable '.[$*]'
 	@touch $@
 
 $(BIN)/python:

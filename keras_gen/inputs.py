@@ -85,6 +85,23 @@ def check_boolean(value, argument):
     return bool(value)
 
 
+def check_progress(progress):
+    """Checks who is told how far an estimate has come.
+
+    Raises:
+        ValueError: If it is neither a function nor `None`.
+
+    Example:
+
+    >>> check_progress(lambda done, total: print(done, "of", total))
+    """
+    if progress is not None and not callable(progress):
+        raise ValueError(
+            "`progress` must be a function of (done, total), got "
+            f"{_show(progress)}. Pass for example `print`."
+        )
+
+
 def check_number(value, argument, minimum=None, maximum=None, exclusive=False):
     """Checks a rate, weight or scale that a constructor is given.
 

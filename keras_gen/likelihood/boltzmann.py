@@ -174,6 +174,7 @@ def annealed_log_partition(
         )
     betas = piecewise_schedule() if betas is None else check_betas(betas)
     seed = inputs.check_seed(seed)
+    inputs.check_progress(progress)
     seeds = tf.unstack(tf.random.split(randomness.seed_pair(seed)))
     if samples is None:
         num_chains = inputs.check_positive_integer(num_chains, "num_chains")

@@ -163,6 +163,7 @@ def annealed_importance(
         - Neal, [Annealed Importance Sampling](
           https://arxiv.org/abs/physics/9803008)
     """
+    inputs.check_progress(progress)
     chains = _Chains(
         prior,
         likelihood,
@@ -237,6 +238,7 @@ def bidirectional_annealing(
           Carlo](https://arxiv.org/abs/1511.02543)
     """
     num_images = inputs.check_positive_integer(num_images, "num_images")
+    inputs.check_progress(progress)
     chains = _Chains(prior, likelihood, seed=seed, **settings)
     z = prior.sample(num_images, seed=chains.seed_of("latents"))
     distribution = likelihood(z)

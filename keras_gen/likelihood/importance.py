@@ -69,6 +69,7 @@ def importance_weighted(
     num_samples = inputs.check_positive_integer(num_samples, "num_samples")
     batch_size = inputs.check_positive_integer(batch_size, "batch_size")
     seed = inputs.check_seed(seed)
+    inputs.check_progress(progress)
     check_parts(prior, likelihood, posterior)
     data = observe(x, prior, likelihood, dequantize)
 

@@ -355,6 +355,7 @@ class ProgressiveGAN(GenerativeModel):
                 `tf.data.Dataset` of such batches, for data that are stored in
                 several resolutions: made anew at each call, for a seeded
                 shuffle to begin as it did. Batches may be smaller, not larger.
+                `fit` looks at the first batch of every resolution at once.
                 An epoch is then about as many images as the dataset of the
                 schedule's first resolution has, and each resolution begins
                 with the first batch of its dataset.
@@ -442,12 +443,13 @@ class ProgressiveGAN(GenerativeModel):
         )
         num_replicas = self.distribute_strategy.num_replicas_in_sync
         ticks = tf.data.Dataset.from_tensors(tf.zeros(num_replicas)).repeat()
+        # All are looked at now, and made anew when training comes to them. The
+        # first one's length is that of an epoch: the same in each `fit`.
+        for resolution in reversed(self.schedule.resolutions()):
+            batch_size = self.batch_size_at(resolution)
+            dataset = self._stream.dataset(resolution, batch_size)
         if steps_per_epoch:
             return ticks
-        # Wherever training is: an epoch is the same in each `fit`.
-        resolution = self.schedule.start_resolution
-        batch_size = self.batch_size_at(resolution)
-        dataset = self._stream.dataset(resolution, batch_size)
         length = int(dataset.cardinality())
         if length < 0:
             raise ValueError(

@@ -321,8 +321,8 @@ class SemiSupervisedGAN(GenerativeModel):
         x, y = self.unpack(data)
         real = 2.0 * x - 1.0
         fake = self.generate(tf.shape(x)[0])
-        # As if all had labels, which those of a test set do.
-        d_logs = self.discriminator_logs(real, fake, tf.cast(y, "int32"), 1.0)
+        share = tf.reduce_mean(tf.cast(y >= 0, "float32"))  # of this batch
+        d_logs = self.discriminator_logs(real, fake, tf.cast(y, "int32"), share)
         g_loss = self.generator_loss(real, fake)
         diversity = losses.diversity(real, fake)
         return self.log(

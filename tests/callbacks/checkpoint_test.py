@@ -146,6 +146,22 @@ def run(tmp_path_factory):
     return model, folder, record.states
 
 
+@pytest.fixture(scope="module")
+def one_vae():
+    """To trace its graph takes longer than what is asked of it."""
+    model = compiled_vae()
+    return model, state_of(model)
+
+
+@pytest.fixture
+def vae(one_vae):
+    """`compiled_vae()`, as if made anew."""
+    model, start = one_vae
+    for variable, value in zip(variables_of(model), start, strict=True):
+        variable.assign(value)
+    return model
+
+
 @pytest.fixture
 def folder(run, tmp_path):
     """A copy of the checkpoints of `run`, to be damaged."""
@@ -174,7 +190,7 @@ def contents(folder):
 # Which checkpoints there are
 
 
-def test_the_newest_checkpoints_stay(tmp_path):
+def test_the_newest_checkpoints_stay(vae, tmp_path):
     names = {}
 
     class List(keras.callbacks.Callback):
@@ -182,7 +198,7 @@ def test_the_newest_checkpoints_stay(tmp_path):
             names[epoch] = sorted(os.listdir(tmp_path))
 
     checkpoint = Checkpoint(tmp_path, save_freq=3, keep=2)
-    fit(compiled_vae(), checkpoint, callbacks=[List()])
+    fit(vae, checkpoint, callbacks=[List()])
     # After batches 3, 4 (end), 7, 8 (end), 11 and 12 (end).
     assert names == {
         0: ["step_0000000003_epoch_000000", "step_0000000004_epoch_000001"],
@@ -289,21 +305,22 @@ def test_training_does_not_start_afresh_if_all_are_damaged(run, folder):
     assert contents(folder) == before
 
 
-def test_a_run_goes_on_from_the_checkpoint_before_the_damaged_one(run, folder):
+def test_a_run_goes_on_from_the_checkpoint_before_the_damaged_one(
+    run, folder, vae
+):
     flip(folder / RUN[2] / "state.data-00000-of-00001")
-    model = compiled_vae()
     with pytest.warns(UserWarning, match="damaged"):
-        fit(model, Checkpoint(folder, save_freq=3, keep=1))
-    assert_same(state_of(model), run[2][2])
+        fit(vae, Checkpoint(folder, save_freq=3, keep=1))
+    assert_same(state_of(vae), run[2][2])
     assert os.listdir(folder) == [RUN[2]]  # and it is whole again
     assert restored(run, folder)[1] == []
 
 
-def test_a_damaged_checkpoint_does_not_count_as_one_to_keep(run, folder):
+def test_a_damaged_checkpoint_does_not_count_as_one_to_keep(run, folder, vae):
     flip(folder / RUN[2] / "state.data-00000-of-00001")
     checkpoint = Checkpoint(folder, save_freq=1, keep=1)
     with pytest.warns(UserWarning, match="damaged"):
-        killed(compiled_vae(), checkpoint, Kill(batch=1, epoch=2))
+        killed(vae, checkpoint, Kill(batch=1, epoch=2))
     assert os.listdir(folder) == ["step_0000000010_epoch_000002"]
     assert restored(run, folder)[1] == []
 
@@ -375,7 +392,7 @@ NO_SPACE = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     ids=["write", "write-tf", "dump", "fsync", "replace"],
 )
 def test_a_write_that_fails_costs_one_warning_and_nothing_else(
-    run, owner, function, error, tmp_path, monkeypatch
+    run, vae, owner, function, error, tmp_path, monkeypatch
 ):
     working = getattr(owner, function)
     found = {}
@@ -388,19 +405,20 @@ def test_a_write_that_fails_costs_one_warning_and_nothing_else(
             monkeypatch.setattr(owner, function, [working, fail][epoch == 1])
             found[epoch] = contents(tmp_path)
 
-    model = compiled_vae()
     with pytest.warns(UserWarning, match="(?i)no space left") as caught:
-        fit(model, Checkpoint(tmp_path, save_freq=2), callbacks=[Fail()])
+        fit(vae, Checkpoint(tmp_path, save_freq=2), callbacks=[Fail()])
     told = [w for w in caught if "not saved" in str(w.message)]
     assert len(told) == 1 and "training goes on" in str(told[0].message)
-    assert_same(state_of(model), run[2][2])
+    assert_same(state_of(vae), run[2][2])
     assert found[2] == found[1] != found[0]  # nothing lost, nothing added
     state, messages = restored(run, tmp_path)  # the third epoch was saved
     assert_same(state, run[2][2])
     assert messages == []
 
 
-def test_a_disk_that_fills_at_any_point_of_a_write_loses_nothing(run, tmp_path):
+def test_a_disk_that_fills_at_any_point_of_a_write_loses_nothing(
+    run, vae, tmp_path
+):
     """Files may not grow beyond a limit, which is a higher one each time."""
     shutil.copytree(run[1] / RUN[0], tmp_path / RUN[0])
     size = max(len(data) for data in contents(tmp_path).values())
@@ -423,11 +441,10 @@ def test_a_disk_that_fills_at_any_point_of_a_write_loses_nothing(run, tmp_path):
         def on_epoch_end(self, epoch, logs=None):
             self.on_train_batch_end(None)
 
-    model = compiled_vae()
     checkpoint = Checkpoint(tmp_path, save_freq=1)
     try:
         with pytest.warns(UserWarning, match="not saved") as caught:
-            model.fit(
+            vae.fit(
                 images(),
                 batch_size=8,
                 epochs=3,
@@ -437,11 +454,11 @@ def test_a_disk_that_fills_at_any_point_of_a_write_loses_nothing(run, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     assert limits == [] and len(caught) == 1
-    assert_same(state_of(model), run[2][2])
+    assert_same(state_of(vae), run[2][2])
     assert_same(restored(run, tmp_path)[0], run[2][0])
 
 
-def test_weights_that_are_not_finite_are_never_saved(run, tmp_path):
+def test_weights_that_are_not_finite_are_never_saved(run, vae, tmp_path):
     class Poison(keras.callbacks.Callback):  # before the checkpoint
         def on_epoch_end(self, epoch, logs=None):
             if epoch == 1:
@@ -449,7 +466,7 @@ def test_weights_that_are_not_finite_are_never_saved(run, tmp_path):
                 weight.assign(tf.fill(weight.shape, np.inf))
 
     with pytest.warns(UserWarning, match="state is not finite"):
-        compiled_vae().fit(
+        vae.fit(
             images(),
             batch_size=8,
             epochs=3,
@@ -553,9 +570,9 @@ def test_it_goes_on_between_executions_of_several_steps(
         )
 
 
-def test_steps_per_execution_may_not_cut_what_was_one(tmp_path):
+def test_steps_per_execution_may_not_cut_what_was_one(vae, tmp_path):
     checkpoint = Checkpoint(tmp_path, save_freq=1)
-    killed(compiled_vae(), checkpoint, Kill(batch=1, epoch=1))
+    killed(vae, checkpoint, Kill(batch=1, epoch=1))
     with pytest.raises(ValueError, match="`steps_per_execution=3` must divide"):
         fit(compiled_vae(steps_per_execution=3), Checkpoint(tmp_path))
     fit(compiled_vae(steps_per_execution=2), Checkpoint(tmp_path))
@@ -672,8 +689,8 @@ def test_a_directory_must_be_a_folder_that_can_be_written_to(tmp_path):
     assert_same(state_of(model), start)
 
 
-def test_a_home_folder_is_found(tmp_path, monkeypatch):
+def test_a_home_folder_is_found(vae, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    fit(compiled_vae(), Checkpoint("~/run"), epochs=1)
+    fit(vae, Checkpoint("~/run"), epochs=1)
     with contextlib.chdir(tmp_path):
         assert os.listdir("run") == [RUN[0]]

@@ -264,6 +264,7 @@ def test_arguments_that_do_not_fit_are_refused(machine):
         ({"num_chains": 0}, "`num_chains` must be"),
         ({"betas": [0, 0.5]}, "`betas` must be"),
         ({"seed": -1}, "`seed` must be"),
+        ({"progress": 3}, "`progress` must be a function"),
     ):
         with pytest.raises(ValueError, match=message):
             annealed_log_partition(**{"path": path, **change})

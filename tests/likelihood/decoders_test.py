@@ -247,6 +247,7 @@ def test_a_vae_is_estimated_with_its_decoder_alone():
         ({"step_size": 1.0}, "`step_size` must be"),
         ({"batch_size": 0}, "`batch_size` must be"),
         ({"seed": 1.5}, "`seed` must be"),
+        ({"progress": 3}, "`progress` must be a function"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(change, message):

@@ -200,6 +200,7 @@ def test_a_density_above_one_at_an_image_is_refused():
         (np.zeros((2, 5)), {"num_samples": 0}, "`num_samples` must be"),
         (np.zeros((2, 5)), {"batch_size": 1.5}, "`batch_size` must be"),
         (np.zeros((2, 5)), {"seed": -1}, "`seed` must be"),
+        (np.zeros((2, 5)), {"progress": 3}, "`progress` must be a func"),
         (np.zeros((2, 5)), {"prior": None}, "`prior` must be a `tfd"),
         (np.zeros((2, 5)), {"likelihood": 1}, "`likelihood` must be a func"),
         (np.zeros((2, 5)), {"posterior": 1}, "`posterior` must be a func"),

@@ -217,8 +217,8 @@ def test_any_split_and_stored_resolutions_give_the_same_result(run):
     gan = compiled()
     gan.fit(data, epochs=1, verbose=0)
     later = gan.fit(data, initial_epoch=1, epochs=5, verbose=0).history
-    # The second `fit` asks how long an epoch is.
-    assert asked == [(4, 8), (4, 8), (8, 8)]
+    # Each `fit` looks at all of them first.
+    assert asked == [(8, 8), (4, 8)] + [(8, 8), (4, 8), (8, 8)]
     assert later["alpha"] == [0.0, 0.5, 1.0, 1.0]
     assert_close(gan.get_weights(), run[0].get_weights())
 
@@ -901,6 +901,13 @@ def test_bad_plans_and_data_are_refused():
     assert_refused(tiny.fit, word, lambda size, count: batches())
     history = tiny.fit(endless, steps_per_epoch=2, epochs=2, verbose=0)
     assert len(history.epoch) == 2 and tiny.images_seen == 32
+
+
+def test_data_of_a_later_resolution_are_refused_before_the_first_step():
+    gan = compiled()
+    word = r"x\(8, batch_size\)"
+    assert_refused(gan.fit, word, lambda size, count: stored(4, count))
+    assert gan.images_seen == 0
 
 
 # Real processes, killed
