@@ -38,6 +38,7 @@ def load(split):
 
 
 def main(_):
+    keras.utils.set_random_seed(FLAGS.seed)
     train, test, folder = load("train"), load("test"), FLAGS.output_dir
     shape, images = datasets.image_shape(train), test.map(lambda x, *y: x)
     options = {name: FLAGS[name].value for name in OPTIONS if name in FLAGS}

@@ -151,6 +151,10 @@ class DiscretizedLogisticMixture(tfd.Distribution):
         allow_nan_stats: Boolean, see `tfd.Distribution`.
         name: Name of the distribution.
 
+    Raises:
+        ValueError: If the parameters have another K than one another, or
+            there is not a row of `coefficients` for each pair of channels.
+
     Example:
 
     >>> pixels = DiscretizedLogisticMixture(logits, loc, scale, coefficients)
@@ -177,6 +181,7 @@ class DiscretizedLogisticMixture(tfd.Distribution):
         self.coefficients = coefficients
         if coefficients is not None:
             self.coefficients = tf.cast(coefficients, tf.float32)
+        self._check_shapes()
         super().__init__(
             dtype=tf.float32,
             reparameterization_type=tfd.NOT_REPARAMETERIZED,
@@ -204,6 +209,44 @@ class DiscretizedLogisticMixture(tfd.Distribution):
 
     def _event_shape_tensor(self):
         return tf.shape(self.loc)[-2:-1]
+
+    def _check_shapes(self):
+        """Refuses sizes that do not fit, where they are known already.
+
+        Some of them would broadcast, to another distribution.
+        """
+        named = {
+            "logits": self.logits,
+            "loc": self.loc,
+            "scale": self.scale,
+            "coefficients": self.coefficients,
+        }
+        sizes = {
+            name: _size(value, -1)
+            for name, value in named.items()
+            if value is not None
+        }
+        if len({*sizes.values()} - {None}) > 1:
+            got = ", ".join(f"{size} of `{key}`" for key, size in sizes.items())
+            raise ValueError(
+                f"{', '.join(f'`{name}`' for name in sizes)} must have the "
+                "same last axis, the K components of the mixture, got "
+                f"{got}. Split the output of the network into equal parts."
+            )
+        if self.coefficients is None:
+            return
+        num_channels = _size(self.loc, -2)
+        num_pairs = _size(self.coefficients, -2)
+        if None in (num_channels, num_pairs):
+            return
+        expected = num_channels * (num_channels - 1) // 2
+        if num_pairs != expected:
+            raise ValueError(
+                "`coefficients` must have the shape (..., C * (C - 1) / 2, K),"
+                f" {expected} rows for the {num_channels} channels of `loc`, "
+                f"got {num_pairs}. Pass one for each pair of a channel and one "
+                "before it, or `None`."
+            )
 
     def _loc_given(self, x):
         """Centers given the channels before, `(..., C, K)`."""
@@ -291,6 +334,12 @@ class DiscretizedLogisticMixture(tfd.Distribution):
         shares = tf.nn.softmax(self.logits)[..., tf.newaxis, :]
         means = DiscretizedLogistic(self.loc, self.scale).mean()
         return tf.reduce_sum(shares * means, axis=-1)
+
+
+def _size(tensor, axis):
+    """Static size of an axis counted from the end, `None` if not known."""
+    rank = tensor.shape.rank
+    return tensor.shape[axis] if rank is not None and rank >= -axis else None
 
 
 def _nearest_level(x):

@@ -10,7 +10,8 @@ def replacing(path):
     """Gives a path to write to, which replaces `path` when all went well.
 
     Args:
-        path: The file or folder to write; its parents are made if absent.
+        path: The file or folder to write, `~` for the home folder; its parents
+            are made if absent.
 
     Yields:
         A path of the same name in a temporary folder beside it. If writing
@@ -26,7 +27,7 @@ def replacing(path):
     if "://" in os.fspath(path):
         yield os.fspath(path)
         return
-    path = os.path.abspath(os.fspath(path))
+    path = os.path.abspath(os.path.expanduser(os.fspath(path)))
     parent, name = os.path.split(path)
     os.makedirs(parent, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".part-") as folder:

@@ -70,7 +70,7 @@ class GenerativeModel(keras.Model):
         # Validation and sampling draw elsewhere, so that neither changes
         # the course of training.
         self.eval_seeds = randomness.ReplicaSeedGenerator(
-            None if seed is None else seed + 1
+            None if seed is None else (seed + 1) % 2**63
         )
         self.logged = {}
         self.skipped = keras.metrics.Sum(name="skipped_updates")
@@ -801,6 +801,7 @@ class GenerativeModel(keras.Model):
                 f"{str(filepath)[:200]!r}. For weights alone call "
                 "`save_weights`, for a SavedModel `export`."
             )
+        filepath = os.path.expanduser(filepath)
         if not overwrite and os.path.exists(filepath):
             return super().save(filepath, overwrite=False, **kwargs)
         with files.replacing(filepath) as part:
@@ -877,13 +878,14 @@ class GenerativeModel(keras.Model):
         and seeds are int64 where they are tensors, and `num_samples` int32.
 
         Args:
-            filepath: Folder to write; an existing one is replaced when the
-                new one is whole.
+            filepath: Folder to write; an existing SavedModel is replaced when
+                the new one is whole.
             format: `"tf_saved_model"`.
             verbose: Whether Keras prints what it wrote.
 
         Raises:
-            ValueError: If `format` is another one, or `filepath` a file.
+            ValueError: If `format` is another one, or `filepath` a file or a
+                folder of something else.
         """
         if format != "tf_saved_model":
             raise ValueError(
@@ -891,10 +893,19 @@ class GenerativeModel(keras.Model):
                 "convert a network alone, call `export` on it, for example "
                 "`model.decoder.export(path, format='onnx')`."
             )
+        filepath = os.path.expanduser(filepath)
         if os.path.isfile(filepath):
             raise ValueError(
                 "`filepath` must be a folder to write, got the file "
                 f"{str(filepath)[:200]!r}. Choose another name."
+            )
+        inside = os.listdir(filepath) if os.path.isdir(filepath) else []
+        others = sorted(set(inside) - {"assets", "variables"})
+        if others and "saved_model.pb" not in inside:
+            raise ValueError(
+                "`filepath` must be a new folder or a SavedModel to replace, "
+                f"got {str(filepath)[:200]!r}, which holds something else: "
+                f"{others[0][:80]!r}. Choose another name."
             )
         archive = keras.export.ExportArchive()
         archive.track(self)

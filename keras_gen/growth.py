@@ -167,9 +167,16 @@ class GrowthSchedule:
             Integer.
 
         Raises:
-            ValueError: If there is none.
+            ValueError: If there is none, or it is not one of the schedule.
         """
-        doublings = self._num_doublings(resolution or self._end())
+        resolution = self._end() if resolution is None else resolution
+        check_resolution(resolution, "resolution")
+        if resolution < self.start_resolution:
+            raise ValueError(
+                "`resolution` must not be below `start_resolution` = "
+                f"{self.start_resolution}, got {resolution}."
+            )
+        doublings = self._num_doublings(resolution)
         period = self.fade_images + self.stable_images
         return self.stable_images + doublings * period
 
@@ -221,9 +228,11 @@ class GrowthSchedule:
 
     @classmethod
     def from_config(cls, config):
-        for name in ("batch_size", "learning_rate"):
-            config[name] = dict(map(tuple, config[name])) or None
-        return cls(**config)
+        tables = {
+            name: dict(map(tuple, config[name])) or None
+            for name in ("batch_size", "learning_rate")
+        }
+        return cls(**{**config, **tables})
 
 
 def check_resolution(value, argument):

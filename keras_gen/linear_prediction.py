@@ -94,8 +94,13 @@ class LinearPredictor:
             Array `(batch,)`, nats.
 
         Raises:
-            ValueError: If `x` is not as above.
+            ValueError: If `x` is not as above, or `fit` has not been called.
         """
+        if not hasattr(self, "coefficients"):
+            raise ValueError(
+                "`log_prob` must be that of a fitted predictor, got one without "
+                "coefficients. Call `fit` first."
+            )
         level, amplitude = self._rounded(x)
         prediction = self._past(amplitude) @ self.coefficients
         error = np.abs(amplitude - prediction)

@@ -32,9 +32,15 @@ def prepare(optimizer, weights, half, argument="optimizer"):
         The optimizer, with `half` inside a `SyncedLossScaleOptimizer`.
 
     Raises:
-        ValueError: If it was made outside the scope of the strategy, or has an
-            option that does not work here.
+        ValueError: If there are no weights, it was made outside the scope of
+            the strategy, or has an option that does not work here.
     """
+    weights = list(weights)
+    if not weights:
+        raise ValueError(
+            f"`{argument}` has nothing to update: its network has no trainable "
+            "weights. Set `trainable = True` on it before `compile`."
+        )
     optimizer = keras.optimizers.get(optimizer)
     strategy = tf.distribute.get_strategy()
     inner = getattr(optimizer, "inner_optimizer", optimizer)
@@ -68,7 +74,7 @@ def prepare(optimizer, weights, half, argument="optimizer"):
     if half and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = SyncedLossScaleOptimizer(optimizer)
     if not optimizer.built:
-        optimizer.build(list(weights))
+        optimizer.build(weights)
     known = {id(weight) for weight in inner._trainable_variables}
     if known != {id(weight) for weight in weights}:
         raise ValueError(

@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_gen import inputs
+
 
 def check_waveforms(x, num_samples, argument="x"):
     """Checks a batch of waveforms.
@@ -113,11 +115,12 @@ def check_frames(frames, batch, shape, argument="condition"):
             f"{name} must be {expected}, got the shape {_show(frames.shape)}. "
             "Each frame is for the samples of `frame_length`."
         )
-    dtype = tf.as_dtype(frames.dtype)
-    if not (dtype.is_floating or dtype.is_integer):
+    dtype = frames.dtype
+    if not (inputs._is_float(dtype) or inputs._is_integer(dtype)):
         raise ValueError(
-            f"{name} must be {expected}, got the dtype {dtype.name}. Convert "
-            'it: `frames.astype("float32")`.'
+            f"{name} must be {expected}, got the dtype "
+            f"{inputs._dtype_name(dtype)}. Convert it: "
+            '`frames.astype("float32")`.'
         )
     symbolic = tf.is_symbolic_tensor(frames)
     if not symbolic and not np.isfinite(np.asarray(frames)).all():
@@ -160,10 +163,11 @@ def _check(x, num_samples, name):
     if not shape.is_compatible_with((None, num_samples)) or 0 in shape:
         remedy = _shape_remedy(shape, num_samples)
         raise ValueError(f"{expected}, got the shape {_show(shape)}. {remedy}")
-    if not tf.as_dtype(dtype).is_floating:
+    if not inputs._is_float(dtype):
         raise ValueError(
-            f"{expected} in [-1, 1], got the dtype {tf.as_dtype(dtype).name}. "
-            "Divide samples of 16 bits by 32768: `x / np.float32(32768)`."
+            f"{expected} in [-1, 1], got the dtype "
+            f"{inputs._dtype_name(dtype)}. Divide samples of 16 bits by 32768: "
+            "`x / np.float32(32768)`."
         )
     if not tf.is_symbolic_tensor(x):
         _check_values(np.asarray(x), f"{expected} in [-1, 1]")

@@ -184,6 +184,44 @@ def mixture(num_channels, num_components, coupled=True, seed=0):
     )
 
 
+@pytest.mark.parametrize(
+    "name, shape, message",
+    [
+        ("logits", (2, 1), "1 of `logits`, 4 of `loc`"),
+        ("scale", (2, 3, 1), "1 of `scale`"),
+        ("coefficients", (2, 3, 1), "1 of `coefficients`"),
+        (
+            "coefficients",
+            (2, 1, 4),
+            "`coefficients` must.* 3 rows for the 3 channels.*got 1",
+        ),
+        ("coefficients", (2, 6, 4), "3 rows for the 3 channels.*got 6"),
+        ("loc", (2, 2, 4), "1 rows for the 2 channels.*got 3"),
+    ],
+)
+def test_mixture_parameters_of_other_shapes_are_refused(name, shape, message):
+    shapes = {
+        "logits": (2, 4),
+        "loc": (2, 3, 4),
+        "scale": (2, 3, 4),
+        "coefficients": (2, 3, 4),
+    }
+    DiscretizedLogisticMixture(**{k: tf.ones(v) for k, v in shapes.items()})
+    shapes[name] = shape
+    with pytest.raises(ValueError, match=message):
+        DiscretizedLogisticMixture(**{k: tf.ones(v) for k, v in shapes.items()})
+
+
+def test_mixture_takes_shapes_that_are_not_known_yet():
+    @tf.function(input_signature=[tf.TensorSpec(None)] * 3)
+    def log_prob(logits, loc, scale):
+        return DiscretizedLogisticMixture(logits, loc, scale).log_prob([0.5])
+
+    given = tf.zeros(2), tf.zeros((1, 2)), tf.ones((1, 2))
+    expected = DiscretizedLogisticMixture(*given).log_prob([0.5])
+    np.testing.assert_allclose(log_prob(*given), expected, rtol=1e-6)
+
+
 def all_pairs_of_levels():
     return np.stack(np.meshgrid(LEVELS, LEVELS, indexing="ij"), axis=-1)
 

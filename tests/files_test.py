@@ -12,6 +12,14 @@ def test_a_file_or_folder_is_replaced_by_what_was_written(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "new"]
 
 
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with files.replacing("~/run/file") as part:
+        with open(part, "w") as file:
+            file.write("whole")
+    assert (tmp_path / "run" / "file").read_text() == "whole"
+
+
 def test_a_url_is_not_taken_for_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with files.replacing("gs://bucket/model.keras") as part:

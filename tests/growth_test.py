@@ -106,6 +106,13 @@ def test_a_schedule_without_an_end_has_no_last_resolution():
             question()
 
 
+def test_a_resolution_that_there_is_not_has_no_total():
+    schedule = GrowthSchedule(start_resolution=16)
+    for resolution in (8, 24):
+        with pytest.raises(ValueError, match="`resolution`"):
+            schedule.total_images(resolution)
+
+
 def test_images_seen_may_be_a_whole_float():
     resolution, alpha = GrowthSchedule()(1.2e6)
     assert (resolution, alpha) == (8, 1.0) and type(resolution) is int
@@ -129,6 +136,9 @@ def test_a_schedule_survives_serialization():
     schedule = GrowthSchedule(
         10, 20, {4: 8, 16: 4}, {8: 1e-3}, start_resolution=8, end_resolution=32
     )
+    config = schedule.get_config()
+    GrowthSchedule.from_config(config)
+    assert config == schedule.get_config()
     text = json.dumps(keras.saving.serialize_keras_object(schedule))
     again = keras.saving.deserialize_keras_object(json.loads(text))
     assert vars(again) == vars(schedule)

@@ -47,3 +47,5 @@ def test_bad_arguments_are_refused():
     for bad in (ar2(1)[0], 9 * ar2(2), None):
         with pytest.raises(ValueError, match="`x`"):
             LinearPredictor(2).fit(bad)
+    with pytest.raises(ValueError, match="Call `fit` first"):
+        LinearPredictor(2).log_prob(ar2(2))

@@ -235,6 +235,11 @@ def test_prepare_builds_and_scales_where_float16_needs_it():
     assert optimization.prepare(scaled, weights, half=True) is scaled
 
 
+def test_a_network_that_does_not_train_is_refused():
+    with pytest.raises(ValueError, match="`d_optimizer` has nothing to"):
+        optimization.prepare("sgd", [], False, "d_optimizer")
+
+
 def test_prepare_keeps_the_state_of_a_loss_scale_optimizer():
     weights = variables()
     optimizer = keras.optimizers.LossScaleOptimizer(

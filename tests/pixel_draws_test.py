@@ -96,6 +96,15 @@ def test_a_pixel_that_is_not_a_number_gives_one():
     pixels = pixel_draws.get("categorical")
     h = tf.fill((1, 2, 2, 256), np.nan)
     assert np.isnan(pixels.log_prob(h, tf.fill((1, 2, 2, 1), np.nan)))
+    # The last one of an image, of which no logits tell.
+    x, h = np.zeros((2, 2, 2, 1), "float32"), normal(2, 2, 2, 256)
+    x[0, -1, -1, -1] = np.nan
+    with tf.GradientTape() as tape:
+        tape.watch(h)
+        log_prob = pixels.log_prob(h, x)
+    np.testing.assert_array_equal(np.isnan(log_prob), [True, False])
+    slopes = np.isnan(tape.gradient(log_prob, h))
+    assert slopes[0, -1, -1].all() and not slopes[1].any()
 
 
 @pytest.mark.parametrize("name", ["bernoulli", "categorical"])

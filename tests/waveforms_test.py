@@ -67,6 +67,12 @@ def test_what_is_no_batch_of_waveforms_is_refused(bad, word):
         assert len(str(error.value)) <= 600
 
 
+@pytest.mark.parametrize("dtype", ["datetime64[s]", "object"])
+def test_arrays_that_tensorflow_cannot_hold_are_refused(dtype):
+    with pytest.raises(ValueError, match=f"`x`.*dtype {dtype[:6]}"):
+        waveforms.check_waveforms(np.zeros((4, 8), dtype), 8)
+
+
 def test_what_models_can_be_trained_on_is_taken():
     x, y = noise(), np.arange(4)
     asked = []
@@ -120,6 +126,7 @@ def test_of_symbolic_tensors_the_shape_is_checked():
         (np.zeros((3, 2, 3)), "shape"),
         (np.full((4, 2, 3), np.nan), "finite"),
         (np.full((4, 2, 3), "a"), "dtype"),
+        (np.zeros((4, 2, 3), "datetime64[s]"), "dtype datetime64"),
     ],
 )
 def test_what_are_no_frames_is_refused(bad, word):

@@ -97,6 +97,11 @@ class TrainingAnimation(keras.callbacks.Callback):
         self.grid.on_train_end(logs)
         if not is_chief(self.model):
             return
+        if not self.num_epochs:  # all were there when this run began
+            self.num_epochs = self.params["epochs"]
+            if getattr(self.grid, "every_steps", None):
+                steps = self.params["steps"] or 0
+                self.grid.steps = self.num_epochs * steps
         path = os.path.join(self.grid.directory, f"{self.grid.tag}.gif")
         with going_on_without(path, self):
             paths = self.frames_of(self.grid.directory)

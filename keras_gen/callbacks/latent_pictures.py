@@ -189,7 +189,12 @@ class InterpolationGrid(PictureGrid):
 
     def check_model(self):
         super().check_model()
-        if self.x is None and not hasattr(self.model, "latent_dim"):
+        known = hasattr(self.model, "latent_dim")
+        if hasattr(self.model, "prior"):
+            known &= not getattr(self.model.prior, "is_discrete", False)
+        elif hasattr(self.model, "encode"):
+            known = False  # codes, of any scale
+        if self.x is None and not known:
             raise ValueError(
                 "`InterpolationGrid` needs images `x` for a model without "
                 f"normal latents, got `x=None` for a "

@@ -304,6 +304,8 @@ class ReconstructionGrid(PictureGrid):
             self.model.reconstruct(self.x, **self.condition)
         )
         difference = np.abs(x - reconstruction)
+        if x.shape[-1] == 4:
+            difference[..., 3] = 1.0  # right opacity would hide the row
         return images.grid(
             np.concatenate([x, reconstruction, difference]), num_columns=len(x)
         )

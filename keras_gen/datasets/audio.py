@@ -65,6 +65,15 @@ def load_audio(
                 f"`{argument}` must be an integer of at least {least}, got "
                 f"{value!r}. Pass for example `{argument}=64`."
             )
+    if not isinstance(split, str) or not split:
+        raise ValueError(
+            f"`split` must be a string such as 'train', got {split!r}."
+        )
+    if not isinstance(name, str | os.PathLike) and not hasattr(name, "info"):
+        raise ValueError(
+            "`name` must be a folder, the name of a TFDS set or its builder, "
+            f"got {str(name)[:100]!r}."
+        )
     is_path = isinstance(name, os.PathLike) or os.path.isdir(
         os.path.expanduser(str(name))
     )

@@ -84,6 +84,12 @@ def parse_split(split):
             f"'train[:90%]' or 'train[1000:2000]', got {split!r}."
         )
 
+    shares = [b for b in match.groups()[1:] if b and b.endswith("%")]
+    if any(abs(int(share[:-1])) > 100 for share in shares):
+        raise ValueError(
+            f"`split` must not take more than 100 %, got {split!r}."
+        )
+
     def to_slice(length):
         def position(bound):
             if not bound:

@@ -150,7 +150,7 @@ class InvertibleBatchNormalization(InvertibleLayer):
 
     def _average(self, mean, variance):
         finite = tf.math.is_finite(tf.reduce_sum(mean + variance))
-        count = self.num_batches + tf.cast(finite, "float32")
+        count = self.num_batches + tf.cast(finite, mean.dtype)
         share = tf.maximum(1.0 - self.momentum, 1.0 / tf.maximum(count, 1.0))
         for average, value in (
             (self.moving_mean, mean),
@@ -196,12 +196,12 @@ class InvertibleConv1x1(InvertibleLayer):
 
     def build(self, input_shape):
         super().build(input_shape)
-        channels = self.event_shape[-1]
+        channels, dtype = self.event_shape[-1], self.variable_dtype
         with tf.init_scope():
-            rotation = initializers.Orthogonal()((channels, channels))
+            rotation = initializers.Orthogonal()((channels, channels), dtype)
             parts, order = tf.linalg.lu(rotation)
             diagonal = tf.linalg.diag_part(parts)
-            permutation = tf.one_hot(order, channels, axis=0)
+            permutation = tf.one_hot(order, channels, axis=0, dtype=dtype)
         for name, value, trainable in (
             ("permutation", permutation, False),
             ("sign", tf.sign(diagonal), False),
@@ -220,7 +220,7 @@ class InvertibleConv1x1(InvertibleLayer):
 
     @property
     def matrix(self):
-        """W, `(channels, channels)` float32."""
+        """W, `(channels, channels)`, in the dtype of the weights."""
         diagonal = self.sign * tf.exp(self.log_diagonal)
         lower = tf.linalg.band_part(tf.convert_to_tensor(self.lower), -1, 0)
         upper = tf.linalg.band_part(tf.convert_to_tensor(self.upper), 0, -1)
@@ -235,8 +235,9 @@ class InvertibleConv1x1(InvertibleLayer):
 
     def inverse(self, y):
         # In double precision, where it costs nothing: the matrix is small.
-        inverse = tf.linalg.inv(tf.cast(self.matrix, "float64"))
-        return tf.tensordot(y, tf.cast(inverse, "float32"), axes=1)
+        matrix = self.matrix
+        inverse = tf.linalg.inv(tf.cast(matrix, "float64"))
+        return tf.tensordot(y, tf.cast(inverse, matrix.dtype), axes=1)
 
 
 def _moments(x):

@@ -7,6 +7,9 @@ from keras import ops, saving
 
 from keras_gen import inputs
 
+# Arguments of `keras.layers.Conv2D` that a `MaskedConv2D` sets by itself.
+_FIXED = ("strides", "padding", "data_format", "dilation_rate", "groups")
+
 
 @saving.register_keras_serializable(package="keras_gen")
 class MaskedConv2D(keras.layers.Conv2D):
@@ -31,7 +34,8 @@ class MaskedConv2D(keras.layers.Conv2D):
             blue, and at the pixel itself a group sees the groups before it,
             and with `"B"` its own.
         **kwargs: `activation`, `use_bias` and other arguments of
-            `keras.layers.Conv2D` but strides, padding, dilation and `groups`.
+            `keras.layers.Conv2D` but `strides`, `padding`, `data_format`,
+            `dilation_rate` and `groups`, which are fixed.
 
     Call arguments:
         x: Float tensor `(batch, height, width, channels)`.
@@ -54,6 +58,13 @@ class MaskedConv2D(keras.layers.Conv2D):
     def __init__(
         self, filters, kernel_size, mask_type="B", num_groups=1, **kwargs
     ):
+        for name in _FIXED:
+            if name in kwargs:
+                raise ValueError(
+                    f"`{name}` must be left out: a `MaskedConv2D` keeps the "
+                    "size of images `(batch, height, width, channels)` and "
+                    f"masks its kernel itself, got {str(kwargs[name])[:100]!r}."
+                )
         size = kernel_size
         if not isinstance(size, tuple | list):
             size = (size, size)
@@ -114,11 +125,10 @@ class MaskedConv2D(keras.layers.Conv2D):
         return (*input_shape[:-1], self.filters)
 
     def get_config(self):
-        fixed = ("strides", "padding", "data_format", "dilation_rate", "groups")
         config = super().get_config()
         rows, width = self.kernel_size
         return {
-            **{name: config[name] for name in config if name not in fixed},
+            **{name: config[name] for name in config if name not in _FIXED},
             "kernel_size": (2 * rows - 1, width),
             "mask_type": self.mask_type,
             "num_groups": self.num_groups,

@@ -583,7 +583,8 @@ class CategoricalPosterior(Posterior):
             **super().get_config(),
             "latent_dim": self.latent_dim,
             "num_categories": self.num_categories,
-            "temperature": float(self.temperature),
+            # By way of an array: that of several replicas is no float.
+            "temperature": float(np.asarray(self.temperature)),
             "straight_through": self.straight_through,
         }
 

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_gen import feeding, inputs
+
 _BATCH_SIZE = 256
 
 
@@ -35,8 +37,9 @@ def linear_probe(model, train, test, *, regularization=1.0, max_iter=1000):
 
     Raises:
         ImportError: If scikit-learn is not installed.
-        ValueError: If `train` or `test` has no labels, `train` has fewer
-            than two classes, or the codes are not finite.
+        ValueError: If an argument is not as above, `train` or `test` never
+            ends, `train` has fewer than two classes, or the codes are not
+            finite.
 
     Example:
 
@@ -48,6 +51,17 @@ def linear_probe(model, train, test, *, regularization=1.0, max_iter=1000):
         - [Understanding intermediate layers using linear classifier probes](
           https://arxiv.org/abs/1610.01644)
     """
+    regularization = inputs.check_number(
+        regularization, "regularization", minimum=0, exclusive=True
+    )
+    max_iter = inputs.check_positive_integer(max_iter, "max_iter")
+    for argument, data in (("train", train), ("test", test)):
+        if feeding.is_endless(data):
+            raise ValueError(
+                f"`{argument}` must end, since all of it is read, got a "
+                "dataset that repeats forever. Leave out `repeat()`, or add "
+                "`take(n)`."
+            )
     try:
         from sklearn.linear_model import LogisticRegression
         from sklearn.preprocessing import StandardScaler
@@ -74,13 +88,16 @@ def _codes(encode, data, argument):
     """Codes `(n, dim)`, float64, and labels `(n,)` of all labelled images."""
     codes, labels = [], []
     for x, y in _batches(data, argument):
-        x, y = tf.convert_to_tensor(x), np.asarray(y)
+        x = inputs.check_images(x, x.shape[1:], argument)
+        y = np.asarray(y)
         if x.dtype.is_integer:
             x = tf.cast(x, "float32") / 255.0
-        code = np.asarray(encode(tf.cast(x, "float32")), "float64")
+        code = np.asarray(encode(x), "float64")
         labelled = y >= 0
         codes.append(code.reshape(len(code), -1)[labelled])
         labels.append(y[labelled])
+    if not codes:
+        raise ValueError(f"`{argument}` has no images. Pass some.")
     codes, labels = np.concatenate(codes), np.concatenate(labels)
     if not len(codes):
         raise ValueError(
@@ -103,6 +120,7 @@ def _batches(data, argument):
         items = (data[i] for i in range(len(data)))
     elif isinstance(data, tuple) and len(data) == 2:
         x, y = data
+        _check_pair(x, y, argument)  # slices hide that one is longer
         starts = range(0, len(x), _BATCH_SIZE)
         items = ((x[i:][:_BATCH_SIZE], y[i:][:_BATCH_SIZE]) for i in starts)
     else:
@@ -114,4 +132,33 @@ def _batches(data, argument):
                 f"got {type(item).__name__}. Load it with its labels: "
                 "`datasets.load(..., batch_size=256, labels=True)`."
             )
+        _check_pair(*item, argument)
         yield item
+
+
+def _check_pair(x, y, argument):
+    """Refuses images and labels whose shapes or dtypes do not fit."""
+    shape = getattr(x, "shape", None)
+    if shape is None:
+        inputs.check_images(x, (), argument)  # which says what to pass instead
+    shape = tuple(shape)
+    if len(shape) != 4:
+        raise ValueError(
+            f"The images of `{argument}` must have the shape (batch, height, "
+            f"width, channels), got {shape}. Call `.batch(n)` on a "
+            "dataset of single images."
+        )
+    y = np.asarray(y)
+    if y.shape == shape[:1] and np.issubdtype(y.dtype, np.integer):
+        return
+    remedy = "Pass a class id for each image, as `labels=True` loads them."
+    if y.ndim == 2 and y.shape[1] > 1:
+        remedy = "Turn one-hot labels into class ids: `tf.argmax(y, -1)`."
+    elif y.ndim == 2:
+        remedy = "Drop the last axis: `y[:, 0]`."
+    elif y.shape == shape[:1]:
+        remedy = 'If they are class ids, cast them: `y.astype("int64")`.'
+    raise ValueError(
+        f"The labels of `{argument}` must be integers of shape (batch,), got "
+        f"{y.dtype} of shape {y.shape} for {shape[0]} images. {remedy}"
+    )

@@ -457,7 +457,9 @@ class Autoencoder(GenerativeModel):
             "sparsity_weight": self.sparsity_weight,
             "contractive": self.contractive,
             "code_noise": self.code_noise,
-            "likelihood": self.pixels and self.pixels.name,
+            "likelihood": serialize(
+                pixel_likelihoods.name_of(self.pixels) or self.pixels
+            ),
             "linear": self.linear,
         }
         if not self.linear:

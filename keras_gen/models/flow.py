@@ -386,7 +386,9 @@ def _dequantization(choice, image_shape):
             image_shape, 2 * image_shape[-1], hidden_dim=32, num_blocks=1
         )
         choice = VariationalDequantization(network)
-    if choice is not None and not hasattr(choice, "draw"):
+    # A class has `draw` too.
+    is_layer = isinstance(choice, keras.layers.Layer)
+    if choice is not None and not (is_layer and hasattr(choice, "draw")):
         raise ValueError(
             "`dequantization` must be 'uniform', 'variational', a layer of "
             "`layers.dequantization`, or `None` for continuous data, got "

@@ -394,7 +394,8 @@ class GAN(GenerativeModel):
 
         if self.penalty_interval == 1:
             return penalty()
-        step = self.d_optimizer.iterations.value
+        step = self.d_optimizer.iterations
+        step = getattr(step, "value", step)  # a tensor, where some accumulate
         is_due = tf.equal(step % self.penalty_interval, 0)
         if isinstance(step, tf.Variable):
             return tf.cond(is_due, penalty, lambda: 0.0)

@@ -1,5 +1,7 @@
 """Generative adversarial networks, one for each level of a pyramid."""
 
+import numbers
+
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -451,6 +453,7 @@ class LaplacianGAN(GenerativeModel):
 
     def call(self, z, condition=None, training=False):
         z, condition = unpaired(z, condition)
+        z = inputs.check_latents(z, self.z_dim)
         condition = self._vectors(condition, z.shape[0])
         return tf.clip_by_value(self._chain(z, condition, training), 0.0, 1.0)
 
@@ -635,8 +638,11 @@ def _check_levels(levels, num_levels):
     every = tuple(range(num_levels))
     if levels is None:
         return every
-    chosen = set(levels) if isinstance(levels, list | tuple | range) else ()
-    if not chosen or len(chosen) != len(levels) or chosen - set(every):
+    known = isinstance(levels, list | tuple | range) and all(
+        isinstance(k, numbers.Integral) and k in every for k in levels
+    )
+    chosen = {int(k) for k in levels} if known else ()
+    if not chosen or len(chosen) != len(levels):
         raise ValueError(
             f"`levels` must be different integers in [0, {num_levels - 1}], "
             f"0 for full size, got {levels!r}. Leave it out to train all."

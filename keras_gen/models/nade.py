@@ -1,5 +1,7 @@
 """Binary images with an exact likelihood, one pixel at a time: FVBN, NADE."""
 
+import numbers
+
 import numpy as np
 import tensorflow as tf
 from keras import saving
@@ -19,6 +21,8 @@ class FVBN(PixelByPixel):
 
     Args:
         image_shape: `(height, width, channels)`.
+        num_orders: 1: there is a weight for each pixel and each one before it
+            in that one order. `NADE` takes more.
         likelihood: `"bernoulli"`: binary images. In training a grey value
             counts as the probability of white.
         seed: Integer or `None`, seed of `sample` and `impute`.
@@ -45,11 +49,25 @@ class FVBN(PixelByPixel):
     """
 
     def __init__(
-        self, image_shape, *, likelihood="bernoulli", seed=None, **kwargs
+        self,
+        image_shape,
+        *,
+        num_orders=1,
+        likelihood="bernoulli",
+        seed=None,
+        **kwargs,
     ):
         super().__init__(
             image_shape, likelihood=likelihood, seed=seed, **kwargs
         )
+        is_integer = isinstance(num_orders, numbers.Integral)
+        if not is_integer or isinstance(num_orders, bool) or num_orders != 1:
+            raise ValueError(
+                "`num_orders` of `FVBN` must be 1, for its weights are of one "
+                f"order of the pixels, got {str(num_orders)[:100]!r}. Leave it "
+                "out, or use `NADE`."
+            )
+        self.num_orders = 1
         self.orders = np.arange(self.num_dims, dtype="int32")[np.newaxis]
         (earlier,) = made_masks(self.num_dims, ())
         self.regression = MaskedDense(
@@ -101,6 +119,9 @@ class FVBN(PixelByPixel):
             return x + value[:, tf.newaxis] * tf.one_hot(i, self.num_dims)
 
         return x, logit, update
+
+    def get_config(self):
+        return {**super().get_config(), "num_orders": self.num_orders}
 
 
 @saving.register_keras_serializable(package="keras_gen")

@@ -9,6 +9,7 @@ from keras import saving
 from keras_gen import cached_sampling, conditioning, inputs, pixel_draws
 from keras_gen.distributions import bits_per_dim
 from keras_gen.generative_model import GenerativeModel
+from keras_gen.layers.masked_conv import MaskedConv2D
 
 
 class RasterScan(GenerativeModel):
@@ -55,15 +56,21 @@ class RasterScan(GenerativeModel):
             self.condition_width,
         )
         head = getattr(network, "head", None)
-        groups = getattr(head, "num_groups", self.num_groups)
+        self._check_groups(getattr(head, "num_groups", self.num_groups))
+        for layer in network._flatten_layers():
+            # Those of one group see whole pixels that come before only.
+            if isinstance(layer, MaskedConv2D) and layer.num_groups != 1:
+                self._check_groups(layer.num_groups)
+        self.network = network
+        self.built = True
+
+    def _check_groups(self, groups):
         if groups != self.num_groups:
             raise ValueError(
                 f"`network` must have `num_groups={self.num_groups}`, which "
                 "says whose channels outputs may depend on, for "
                 f"`likelihood={self.pixels.name!r}`, got {groups}."
             )
-        self.network = network
-        self.built = True
 
     def compile(self, optimizer=None, **kwargs):
         """Configures training.

@@ -811,7 +811,8 @@ class VAE(GenerativeModel):
             "objective": self.objective,
             "num_importance_samples": self.num_importance_samples,
             "doubly_reparameterized": self.doubly_reparameterized,
-            "beta": float(self.beta),
+            # By way of an array: that of several replicas is no float.
+            "beta": float(np.asarray(self.beta)),
             "beta_warmup_steps": self.beta_warmup_steps,
             "free_bits": self.free_bits,
             "num_classes": self.num_classes,

@@ -20,6 +20,17 @@ PRIORS = {
     "mixture": priors.MixturePrior,
     "vamp": priors.VampPrior,
 }
+# What a VAE asks of a posterior.
+POSTERIOR_ATTRIBUTES = (
+    "num_parameters",
+    "noise",
+    "noise_dim",
+    "num_strata",
+    "draw",
+    "mean",
+    "distribution",
+    "kl",
+)
 
 
 def make_posterior(posterior, latent_dim, latent, num_categories):
@@ -32,9 +43,17 @@ def make_posterior(posterior, latent_dim, latent, num_categories):
         num_categories: Integer, categories of each categorical latent.
 
     Raises:
-        ValueError: If there is no such posterior over such latents.
+        ValueError: If there is no such posterior over such latents, or the
+            layer is none.
     """
     if isinstance(posterior, keras.layers.Layer):
+        if not all(hasattr(posterior, name) for name in POSTERIOR_ATTRIBUTES):
+            raise ValueError(
+                "`posterior` must be a layer with the attributes and methods "
+                "of `keras_gen.layers.posteriors.Posterior`, got a "
+                f"{type(posterior).__name__}. Pass one of {[*POSTERIORS]}, or "
+                "inherit from that class."
+            )
         return posterior
     check_choice(posterior, "posterior", POSTERIORS, "a layer")
     if posterior == "diagonal" and is_pair(latent_dim):
@@ -57,9 +76,28 @@ def make_prior(prior, image_shape, latent_dim, latent, num_categories):
         num_categories: Integer, categories of each categorical latent.
 
     Raises:
-        ValueError: If there is no such prior over such latents.
+        ValueError: If there is no such prior over such latents, the layer is
+            none, or a `VampPrior` has images of another shape.
     """
     if isinstance(prior, keras.layers.Layer):
+        # The `distribution` of a posterior takes something else.
+        if isinstance(prior, posteriors.Posterior) or not hasattr(
+            prior, "distribution"
+        ):
+            raise ValueError(
+                "`prior` must be a layer with a method "
+                f"`distribution(posterior)`, got a {type(prior).__name__}. "
+                f"Pass one of {[*PRIORS]}, a layer of "
+                "`keras_gen.layers.priors` or a `tfd.Distribution`."
+            )
+        if isinstance(prior, priors.VampPrior) and prior.image_shape != tuple(
+            image_shape
+        ):
+            raise ValueError(
+                "`prior` must have pseudo-images of the shape of the images, "
+                f"{tuple(image_shape)}, got a VampPrior of "
+                f"`image_shape={prior.image_shape}`. Make it for these images."
+            )
         return prior
     if isinstance(prior, tfd.Distribution):
         return priors.FixedPrior(prior)
@@ -87,10 +125,11 @@ def _check_single_gaussian(argument, name, latent_dim, latent):
 
 
 def check_z_dim(posterior, prior, latent_dim, latent, num_categories):
-    """Width of z, which the two layers must agree on.
+    """Width of z, which the two layers must agree on, as on what z is.
 
     Raises:
-        ValueError: If `latent_dim` is no such size, or a layer has another.
+        ValueError: If `latent_dim` is no such size, a layer has another, or
+            only one of the two is over discrete latents.
     """
     if is_pair(latent_dim) and latent == "categorical":
         raise ValueError(
@@ -111,7 +150,55 @@ def check_z_dim(posterior, prior, latent_dim, latent, num_categories):
                 f"`latent_dim={latent_dim}` with `latent={latent!r}` says, "
                 f"got one over {width}. Make both for the same latents."
             )
+    kinds = "continuous", "discrete"
+    discrete = _is_discrete(posterior), _is_discrete(prior)
+    if None not in discrete and discrete[0] != discrete[1]:
+        raise ValueError(
+            "`posterior` and `prior` must both be over continuous latents or "
+            f"both over discrete ones, got {type(posterior).__name__} "
+            f"({kinds[discrete[0]]}) and {type(prior).__name__} "
+            f"({kinds[discrete[1]]}): a density and a probability have no "
+            "ratio. For discrete ones set `latent='categorical'`, and leave "
+            "the two out."
+        )
     return z_dim
+
+
+def _is_discrete(layer):
+    """Whether it gives probabilities of z; `None` if it may be over any."""
+    if isinstance(
+        layer,
+        posteriors.CategoricalPosterior | priors.UniformCategoricalPrior,
+    ):
+        return True
+    if isinstance(layer, priors.FixedPrior):
+        return _gives_probabilities(layer.distribution(None))
+    continuous = (
+        *POSTERIORS.values(),
+        posteriors.TwoLayerPosterior,
+        priors.StandardNormalPrior,
+        priors.MixturePrior,
+        priors.TwoLayerPrior,
+    )
+    return False if isinstance(layer, continuous) else None
+
+
+def _gives_probabilities(distribution):
+    """Whether `prob` of it is one, and no density.
+
+    TFP does not say so. Its densities are reparameterized, all but those of
+    mixtures, which are what their components are.
+    """
+    if isinstance(distribution, tfd.MixtureSameFamily):
+        return _gives_probabilities(distribution.components_distribution)
+    if isinstance(distribution, tfd.Mixture):
+        return any(map(_gives_probabilities, distribution.components))
+    if isinstance(
+        distribution,
+        tfd.Independent | tfd.Sample | tfd.TransformedDistribution,
+    ):
+        return _gives_probabilities(distribution.distribution)
+    return distribution.reparameterization_type != tfd.FULLY_REPARAMETERIZED
 
 
 def check_objective(

@@ -111,18 +111,26 @@ def feature_network(discriminator):
 
     Returns:
         A `keras.Model` that shares its layers, from the same inputs to what
-        the last layer takes; if that takes several tensors, the first.
+        the last layer with weights takes; if that takes several tensors, the
+        first.
 
     Raises:
-        ValueError: If it is a model that Keras does not see through.
+        ValueError: If it is a model that Keras does not see through, or its
+            last layer is itself a network.
     """
+    layers_of = getattr(discriminator, "layers", [])
+    last = next((layer for layer in reversed(layers_of) if layer.weights), None)
     try:
-        h = tf.nest.flatten(discriminator.layers[-1].input)[0]
-    except (AttributeError, IndexError, ValueError):  # of a subclassed model
+        if isinstance(last, Model):  # whose features are those inside
+            raise ValueError
+        h = tf.nest.flatten(last.input)[0]
+    except (AttributeError, ValueError):  # of a subclassed model
         raise ValueError(
             "`discriminator` must be a `keras.Sequential` or a "
             "`keras.Model(inputs, outputs)` where its features are asked for, "
-            f"got {type(discriminator).__name__}."
+            "whose last layer is not a network itself, got "
+            f"{type(discriminator).__name__} that ends with "
+            f"{type(last).__name__}."
         ) from None
     inputs = discriminator.inputs
     return Model(inputs if len(inputs) > 1 else inputs[0], h)

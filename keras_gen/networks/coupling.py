@@ -24,6 +24,9 @@ def coupling_mlp(
         A built `keras.Model`, `(batch, *input_shape)` to
         `(batch, output_dim)`, at first zero, float32 under every dtype policy.
 
+    Raises:
+        ValueError: If a width or the depth is not a positive integer.
+
     Example:
 
     >>> AdditiveCoupling(coupling_mlp((392,), 392, hidden_dim=1000))
@@ -33,6 +36,7 @@ def coupling_mlp(
     """
     inputs.check_positive_integer(output_dim, "output_dim")
     inputs.check_positive_integer(hidden_dim, "hidden_dim")
+    inputs.check_positive_integer(num_layers, "num_layers")
     hidden = [
         layers.Dense(hidden_dim, activation=activation)
         for _ in range(num_layers)
@@ -59,6 +63,9 @@ def coupling_resnet(input_shape, output_dim, hidden_dim=64, num_blocks=2):
         `(batch, height, width, output_dim)`, at first zero, float32 under
         every dtype policy.
 
+    Raises:
+        ValueError: If a width or the depth is not a positive integer.
+
     Example:
 
     >>> shape, _ = coupling_shapes((28, 28, 1), "checkerboard")
@@ -71,6 +78,7 @@ def coupling_resnet(input_shape, output_dim, hidden_dim=64, num_blocks=2):
     """
     inputs.check_positive_integer(output_dim, "output_dim")
     inputs.check_positive_integer(hidden_dim, "hidden_dim")
+    inputs.check_positive_integer(num_blocks, "num_blocks")
     x = Input(input_shape)
     h = layers.Conv2D(hidden_dim, 3, padding="same")(x)
     for _ in range(num_blocks):

@@ -357,6 +357,9 @@ def plain_pixel_cnn(
         `(batch, height, width, output_channels)`, float32 under every dtype
         policy.
 
+    Raises:
+        ValueError: If an argument is not as above.
+
     Example:
 
     >>> plain_pixel_cnn((28, 28, 1), output_channels=256, num_filters=128)
@@ -364,6 +367,7 @@ def plain_pixel_cnn(
     Reference:
         - [Pixel Recurrent Neural Networks](https://arxiv.org/abs/1601.06759)
     """
+    inputs.check_positive_integer(num_layers, "num_layers")
     if num_filters % (2 * num_groups):
         raise ValueError(
             "`num_filters` must be a multiple of twice `num_groups` "

@@ -6,7 +6,11 @@ from keras import saving
 
 from keras_gen import inputs
 from keras_gen.layers.channel_head import ChannelHead
-from keras_gen.layers.masked_conv import MaskedConv2D, as_map
+from keras_gen.layers.masked_conv import (
+    MaskedConv2D,
+    as_map,
+    check_odd,
+)
 from keras_gen.layers.pixel_lstm import (
     DiagonalBiLSTM,
     RowLSTM,
@@ -37,7 +41,7 @@ class PixelLSTM(keras.Model):
         num_layers: Integer, how many layers of LSTMs.
         kind: `"row_lstm"`, which sees a triangle above a pixel, or
             `"diagonal_bilstm"`, which sees all earlier pixels.
-        first_kernel_size: Odd integer, of the convolution.
+        first_kernel_size: Odd integer of at least 3, of the convolution.
         num_groups: Integer: the number of channels, for outputs in as many
             groups, each of which sees the channels before its own; or 1.
         condition_dim: Integer or `None`, width of a condition, a linear
@@ -79,7 +83,12 @@ class PixelLSTM(keras.Model):
         channels = self.image_shape[-1]
         inputs.check_positive_integer(hidden_dim, "hidden_dim")
         inputs.check_positive_integer(num_layers, "num_layers")
-        if kind not in KINDS:
+        if check_odd(first_kernel_size, "first_kernel_size") < 3:
+            raise ValueError(
+                "`first_kernel_size` must be at least 3 for a pixel to see "
+                "others, got 1. Pass for example 7."
+            )
+        if kind not in list(KINDS):  # it may be unhashable
             raise ValueError(
                 f"`kind` must be one of {sorted(KINDS)}, got "
                 f"{str(kind)[:100]!r}."

@@ -107,6 +107,12 @@ def test_a_resumed_run_has_all_its_epochs_in_the_film(tmp_path):
     assert (tmp_path / "killed" / "samples.gif").read_bytes() == whole
 
 
+def test_a_run_with_no_epoch_left_has_its_film(tmp_path):
+    fit(SampleGrid(tmp_path), epochs=3)
+    fit(TrainingAnimation(tmp_path), epochs=3, initial_epoch=3)
+    assert len(frames(tmp_path / "samples.gif")) == 3
+
+
 def test_later_epochs_of_an_older_run_are_not_in_the_film(tmp_path):
     fit(TrainingAnimation(tmp_path), epochs=5)
     fit(TrainingAnimation(tmp_path), epochs=2)

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_gen import VAE, images, networks
+from keras_gen import PCA, VAE, images, networks
 from keras_gen.callbacks.latent_pictures import (
     InterpolationGrid,
     LatentManifold,
@@ -24,6 +24,7 @@ class Pixels(keras.Model):
     def __init__(self, latent_dim=3):
         super().__init__()
         self.latent_dim = latent_dim
+        self.prior = tfd.MultivariateNormalDiag(tf.zeros(latent_dim))
         self.conditions = []
         self.built = True
         self.compile(optimizer=None)
@@ -359,4 +360,18 @@ def test_models_without_the_verbs_are_refused_before_they_train(tmp_path):
     callback = InterpolationGrid(tmp_path)
     callback.set_model(keras.Model(name="without_latents"))
     with pytest.raises(ValueError, match=r"`x`.*got `x=None` for a Model"):
+        callback.on_train_begin()
+
+
+@pytest.mark.parametrize("name", ["PCA", "VAE"])
+def test_paths_between_draws_need_normal_latents(tmp_path, name):
+    model = {
+        "PCA": lambda: PCA((4, 4, 1), 2),
+        "VAE": lambda: VAE(
+            (4, 4, 1), 2, latent="categorical", num_categories=3
+        ),
+    }[name]()
+    callback = InterpolationGrid(tmp_path)
+    callback.set_model(model)
+    with pytest.raises(ValueError, match=f"`x=None` for a {name}"):
         callback.on_train_begin()

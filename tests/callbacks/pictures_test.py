@@ -250,6 +250,13 @@ def test_rows_are_original_reconstruction_and_difference(tmp_path):
         np.testing.assert_allclose(difference, 0.75 * x[i], atol=0.51)
 
 
+def test_opacity_does_not_hide_the_difference(tmp_path):
+    callback = ReconstructionGrid(tmp_path, np.ones((2, 4, 4, 4), "float32"))
+    callback.set_model(types.SimpleNamespace(reconstruct=lambda x: x))
+    difference = callback.draw()[-6:-2, 2:6]
+    assert np.all(difference[..., :3] == 0) and np.all(difference[..., 3] > 0)
+
+
 @pytest.mark.parametrize("labels", [False, True])
 @pytest.mark.parametrize("batch_size", [None, 3])
 def test_first_images_of_a_data_set_are_drawn(tmp_path, labels, batch_size):

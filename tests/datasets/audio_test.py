@@ -105,6 +105,8 @@ def test_bad_arguments_are_refused(tmp_path):
         ({"num_samples": 2, "batch_size": 1.5}, "`batch_size`"),
         ({"num_samples": 2, "shuffle_seed": None}, "`shuffle_seed`"),
         ({"num_samples": 2, "split": "test"}, "`split`"),
+        ({"num_samples": 2, "split": None}, "`split`"),
+        ({"name": None, "num_samples": 2}, "`name`"),
         ({"name": "no_such_set", "num_samples": 2}, "no_such_set"),
         ({"name": "mnist", "num_samples": 2}, "feature 'audio'"),
     ):

@@ -386,6 +386,7 @@ def test_images_that_would_fill_the_memory_are_decoded_each_time(monkeypatch):
         ({"split": 3}, "`split`.*got 3"),
         ({"split": ""}, "`split`"),
         ({"split": "validation"}, "`split`.*'train' or 'test'"),
+        ({"split": "train[:200%]"}, r"`split`.*100 %"),
         ({"split": "train[:"}, r"`split`.*'train\[:90%\]'"),
         ({"split": "train[50%:10%]"}, "`split`.*no readable image"),
         ({"batch_size": 0}, "`batch_size`.*got 0"),

@@ -110,6 +110,28 @@ def test_a_1x1_convolution_starts_as_a_rotation_and_keeps_its_determinant():
     np.testing.assert_allclose(layer.inverse(y), x, atol=1e-5)
 
 
+def test_a_1x1_convolution_in_float64_is_a_rotation_to_its_precision():
+    layer = InvertibleConv1x1(dtype="float64")
+    x = np.random.default_rng(0).normal(size=(3, 2, 2, 6))
+    y, log_det = layer(x)
+    assert y.dtype == log_det.dtype == layer.matrix.dtype == "float64"
+    w = layer.matrix.numpy()
+    np.testing.assert_allclose(w @ w.T, np.eye(6), atol=1e-12)
+    np.testing.assert_allclose(log_det, np.zeros(3), atol=1e-12)
+    np.testing.assert_allclose(y, x @ w, atol=1e-12)
+    np.testing.assert_allclose(layer.inverse(y), x, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", NORMALIZATIONS)
+def test_normalizations_compute_in_float64(kind):
+    layer, x = kind(dtype="float64"), tf.cast(images(), "float64")
+    y, log_det = layer(x, training=True)
+    assert y.dtype == log_det.dtype == "float64"
+    y, _ = layer(x)
+    assert y.dtype == "float64"
+    np.testing.assert_allclose(layer.inverse(y), x, atol=1e-12)
+
+
 @pytest.mark.parametrize("kind", NORMALIZATIONS)
 def test_replicas_normalize_by_all_of_the_batch(kind, two_replicas):
     one = kind()

@@ -187,6 +187,14 @@ def test_a_layer_survives_its_config(layer):
             lambda: MaskedConv2D(6, 3, num_groups=3)(images(1, 3, 3, 4)),
             "`num_groups` 3 channels, got 4",
         ),
+        (lambda: MaskedConv2D(4, 3, strides=2), "`strides`.*got '2'"),
+        (lambda: MaskedConv2D(4, 3, padding="same"), "`padding`.*'same'"),
+        (
+            lambda: MaskedConv2D(4, 3, data_format="channels_first"),
+            "`data_format`.*channels_first",
+        ),
+        (lambda: MaskedConv2D(4, 3, dilation_rate=2), "`dilation_rate`"),
+        (lambda: MaskedConv2D(4, 3, groups=2), "`groups`"),
     ],
 )
 def test_bad_arguments_are_refused(make, word):

@@ -121,6 +121,74 @@ def test_bad_data_is_refused():
         linear_probe(lambda x: flat(x) * np.nan, (x, y), (x, y))
 
 
+class Endless(Batches):
+    @property
+    def num_batches(self):
+        return None
+
+
+@pytest.mark.parametrize("argument", ["train", "test"])
+def test_data_without_an_end_is_refused(argument):
+    x, y = striped(10)
+    repeated = tf.data.Dataset.from_tensor_slices((x, y)).batch(5).repeat()
+    for endless in (repeated, Endless()):
+        data = {"train": (x, y), "test": (x, y), argument: endless}
+        with pytest.raises(ValueError, match=f"`{argument}` must end"):
+            linear_probe(pytest.fail, **data)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("regularization", 0),
+        ("regularization", -1.0),
+        ("regularization", "strong"),
+        ("max_iter", 0),
+        ("max_iter", 1.5),
+    ],
+)
+def test_bad_options_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        linear_probe(pytest.fail, striped(), striped(), **{name: value})
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda y: np.eye(3)[y], r"\(300, 3\) for 300.*tf.argmax"),
+        (lambda y: y[:, np.newaxis], r"\(300, 1\).*`y\[:, 0\]`"),
+        (lambda y: y.astype("float32"), r"float32.*astype"),
+        (lambda y: y[:-1], r"\(299,\) for 300 images"),
+        (lambda y: np.append(y, 0), r"\(301,\) for 300 images"),
+        (lambda y: None, r"object of shape \(\)"),
+    ],
+)
+def test_labels_that_are_no_class_ids_are_refused(change, message):
+    x, y = striped()
+    with pytest.raises(ValueError, match=rf"labels of `test`.*{message}"):
+        linear_probe(flat, (x, y), (x, change(y)))
+
+
+def test_one_hot_labels_of_a_dataset_are_refused():
+    x, y = striped(10)
+    batches = tf.data.Dataset.from_tensor_slices((x, np.eye(3)[y])).batch(4)
+    with pytest.raises(ValueError, match=r"labels of `train`.*\(4, 3\)"):
+        linear_probe(flat, batches, (x, y))
+
+
+def test_bad_images_are_refused():
+    x, y = striped(10)
+    for bad, message in (
+        (255 * x, r"`train`.*float in \[0, 1\].*x / 255"),
+        (x * np.nan, "`train` must be finite"),
+        (flat(x), r"images of `train`.*\(10, 4\).*batch"),
+        (list(x), "`train` must be images.*list"),
+        (x[:0], "`train` has no images"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            linear_probe(flat, (bad, y[: len(bad)]), (x, y))
+
+
 def test_missing_scikit_learn_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     with pytest.raises(ImportError, match=r"keras_gen\[data\]"):

@@ -531,6 +531,45 @@ def test_bad_arguments_are_refused(arguments, word):
     assert len(str(error.value)) <= 600
 
 
+@keras.saving.register_keras_serializable(package="autoencoder_test")
+class SurerGaussian(pixel_likelihoods.Gaussian):
+    """Of the same `name` as the plain one."""
+
+    def log_prob(self, h, x, noise=0.0):
+        return 2.0 * super().log_prob(h, x, noise)
+
+    def get_config(self):
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls()
+
+
+@pytest.mark.parametrize(
+    "likelihood, kind",
+    [
+        (SurerGaussian(), SurerGaussian),
+        ("gaussian", pixel_likelihoods.Gaussian),
+        (pixel_likelihoods.Gaussian(), pixel_likelihoods.Gaussian),
+        (None, type(None)),
+    ],
+)
+def test_a_loaded_model_has_the_likelihood_it_was_given(
+    likelihood, kind, tmp_path
+):
+    model = Autoencoder(SHAPE, 2, likelihood=likelihood, linear=True, seed=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded.pixels) is kind
+    x = images()
+    np.testing.assert_array_equal(loaded.reconstruct(x), model.reconstruct(x))
+    np.testing.assert_array_equal(
+        loaded.loss_terms(tf.constant(x))["loss"],
+        model.loss_terms(tf.constant(x))["loss"],
+    )
+
+
 def test_codes_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"`z` .*\(batch, 2\)"):
         small().decode(np.zeros((4, 3)))

@@ -1028,6 +1028,10 @@ def test_an_exported_model_serves_its_verbs_without_keras(
         np.testing.assert_allclose(out[name], value, rtol=1e-5, atol=1e-5)
 
 
+def test_the_largest_seed_is_taken():
+    assert RBM((2, 2, 1), 3, seed=2**63 - 1).sample(1).shape == (1, 2, 2, 1)
+
+
 def test_an_unknown_format_of_export_is_refused(class_case, tmp_path):
     with pytest.raises(ValueError, match="format"):
         class_case.make().export(tmp_path / "x", format="pickle")
@@ -1038,6 +1042,9 @@ def test_names_that_cannot_be_written_to_are_refused(class_case, tmp_path):
     file.touch()
     with pytest.raises(ValueError, match="`filepath` must be a folder"):
         model.export(file)
+    with pytest.raises(ValueError, match="something else: 'file'"):
+        model.export(tmp_path)
+    assert file.exists()
     for name in ("model", "model.h5"):
         with pytest.raises(
             ValueError, match=r"must end with '\.keras', got .*/"

@@ -9,7 +9,10 @@ import tensorflow as tf
 from keras import saving
 
 from keras_gen.datasets import toys
-from keras_gen.layers.dequantization import VariationalDequantization
+from keras_gen.layers.dequantization import (
+    UniformDequantization,
+    VariationalDequantization,
+)
 from keras_gen.models.glow import Glow
 from keras_gen.models.nice import NICE
 from keras_gen.models.real_nvp import RealNVP
@@ -401,6 +404,10 @@ def test_imputation_keeps_what_is_seen_bit_for_bit(make):
             "`condition` must be `None`: RealNVP",
         ),
         (lambda: NICE(SHAPE, 1, 1, 2, dequantization="no"), "dequantization"),
+        (
+            lambda: NICE(SHAPE, 1, 1, 2, dequantization=UniformDequantization),
+            "`dequantization` must be.*UniformDequantization",
+        ),
         (lambda: planar().sample(2, temperature=-1.0), "temperature"),
         (lambda: planar().decode(np.zeros((2, 3))), r"`z`.*\(batch, 2\)"),
         (lambda: planar().log_prob(images(1, (1, 1, 2)), num_samples=0), "num"),

@@ -583,6 +583,16 @@ def test_lazy_penalties_train_the_discriminator(jit_compile):
     assert slopes[1] < 0.5 * slopes[0]
 
 
+def test_lazy_penalties_go_with_accumulated_gradients():
+    gan = small_gan()
+    gan.compile(
+        keras.optimizers.Adam(gradient_accumulation_steps=2),
+        gradient_penalty=losses.R1(1.0),
+        penalty_interval=2,
+    )
+    assert all(np.isfinite(value) for value in one_step(gan, images()).values())
+
+
 def test_feature_matching_compares_the_input_of_the_last_layer():
     gan, x = still(small_gan(), loss="feature_matching"), images()
     fake = gan.generator(noise((BATCH, 2), 2), training=True)  # before, 2 draws

@@ -427,6 +427,8 @@ def test_bad_arguments_are_refused(arguments, message):
         ({"levels": []}, "`levels`"),
         ({"levels": [0, 0]}, "`levels`"),
         ({"levels": 1}, "`levels`.*got 1"),
+        ({"levels": [0.0, 1.0]}, "`levels`.*got"),
+        ({"levels": [[0]]}, "`levels`.*got"),
         ({"loss": "feature_matching"}, "`loss`.*feature"),
         ({"loss": "x"}, "`loss`"),
         ({"d_steps": 0}, "`d_steps`"),
@@ -438,6 +440,16 @@ def test_bad_arguments_of_compile_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         linear_model().compile(**arguments)
     assert len(str(error.value)) <= 600
+
+
+def test_latents_that_do_not_fit_are_refused():
+    model = linear_model()
+    for z in (
+        np.zeros((2, model.z_dim + 1)),
+        np.full((2, model.z_dim), np.nan),
+    ):
+        with pytest.raises(ValueError, match="`z`"):
+            model(z.astype("float32"))
 
 
 def test_gradient_penalties_warn_of_batch_normalization():

@@ -198,3 +198,13 @@ def test_order_agnostic_training_learns_every_conditional():
 def test_bad_arguments_are_refused(arguments, word):
     with pytest.raises(ValueError, match=f"`{word}`"):
         NADE(SHAPE, **arguments)
+
+
+def test_fvbn_has_one_order():
+    model = FVBN(SHAPE, num_orders=1)
+    assert model.get_config()["num_orders"] == 1
+    copy = FVBN.from_config(model.get_config())
+    assert copy.get_config() == model.get_config()
+    for bad in (0, 2, 1.0, True, "1", None):
+        with pytest.raises(ValueError, match=r"`num_orders`.*one order.*NADE"):
+            FVBN(SHAPE, num_orders=bad)

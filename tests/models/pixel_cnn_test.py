@@ -439,3 +439,34 @@ def test_losses_that_a_network_adds_are_minimized():
     model.compile(keras.optimizers.SGD(0.1), jit_compile=False)
     model.fit(IMAGES[:8], batch_size=8, verbose=0)
     assert float(pull.w) == pytest.approx(0.1 * 2)
+
+
+def test_masked_layers_of_a_network_without_head_have_the_groups():
+    shape = (2, 2, 2)
+
+    def model(likelihood, maps, num_groups):
+        network = plain_pixel_cnn(shape, maps, 8, 2, num_groups=num_groups)
+        return PixelCNN(shape, likelihood=likelihood, network=network)
+
+    for arguments in (
+        ("discretized_logistic", 60, 1),
+        ("categorical", 512, 2),
+        ("categorical", 512, 1),  # channels that do not see each other
+    ):
+        assert model(*arguments).built
+    with pytest.raises(ValueError, match=r"`network`.*num_groups=1.*got 2"):
+        model("discretized_logistic", 60, 2)
+
+
+@pytest.mark.parametrize("likelihood", ["categorical", "discretized_logistic"])
+def test_nan_in_any_pixel_skips_the_update(likelihood):
+    model = PixelCNN(SHAPE, 4, 2, likelihood=likelihood, num_components=2)
+    before = [np.array(weight) for weight in model.trainable_weights]
+    model.compile(jit_compile=False)
+    x = np.zeros((4, *SHAPE), "float32")
+    x[3, -1, -1, -1] = np.nan  # of which no later pixel takes notice
+    logs = model.train_step(tf.constant(x))
+    assert int(logs["skipped_updates"]) == 1
+    assert np.isnan(logs["loss"])
+    for one, other in zip(before, model.trainable_weights, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -123,6 +123,7 @@ def test_a_model_survives_its_config(model):
     "arguments, word",
     [
         ({"kind": "lstm"}, "`kind`.*'lstm'"),
+        ({"kind": ["lstm"]}, "`kind`.*lstm"),
         ({"hidden_dim": 0}, "`hidden_dim`"),
         ({"num_layers": 0}, "`num_layers`"),
         ({"likelihood": "gaussian"}, "`likelihood`"),
@@ -134,6 +135,12 @@ def test_bad_arguments_are_refused(arguments, word):
     if "kind" in arguments:
         with pytest.raises(ValueError, match="`num_groups`"):
             PixelLSTM((3, 3, 3), 6, num_groups=2)
+
+
+@pytest.mark.parametrize("size", [1, 2, 0, -3, (3, 5)])
+def test_a_first_kernel_through_which_no_pixel_is_seen_is_refused(size):
+    with pytest.raises(ValueError, match="`first_kernel_size` must be"):
+        PixelLSTM(SHAPE, 1, first_kernel_size=size)
 
 
 def test_regularization_of_a_network_is_minimized_and_not_logged():

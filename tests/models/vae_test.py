@@ -1383,7 +1383,53 @@ def test_every_variant_is_the_same_under_xla(name, monkeypatch):
         )
 
 
-# What does not go together
+# What goes together, and what does not
+
+
+def coins(dim):
+    """Vectors of 0 and 1, floats that have probabilities."""
+    return tfd.Independent(tfd.Bernoulli(tf.zeros(dim), dtype="float32"), 1)
+
+
+def mixture_of_normals(dim):
+    return tfd.MixtureSameFamily(
+        tfd.Categorical(logits=tf.zeros(3)),
+        tfd.Independent(tfd.Normal(tf.zeros((3, dim)), 1.0), 1),
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        # TFP's mixtures are not reparameterized, but these are densities.
+        {"prior": mixture_of_normals(2)},
+        {
+            "prior": tfd.Mixture(
+                tfd.Categorical(tf.zeros(1)),
+                [tfd.MultivariateNormalDiag(tf.zeros(2))],
+            )
+        },
+        {
+            "prior": tfd.TransformedDistribution(
+                mixture_of_normals(2), tfp.bijectors.Scale(2.0)
+            )
+        },
+        {
+            "latent": "categorical",
+            "num_categories": 3,
+            "prior": coins(6),
+        },
+        {
+            "latent_dim": 6,
+            "posterior": posteriors.CategoricalPosterior(2, 3),
+            "prior": priors.UniformCategoricalPrior(2, 3),
+        },
+        {"latent": "categorical", "prior": priors.VampPrior(SHAPE, 4)},
+    ],
+)
+def test_latents_of_one_kind_go_together(arguments):
+    vae = VAE(SHAPE, **{"latent_dim": 2, **arguments})
+    assert np.isfinite(vae.loss_terms(images())["loss"]).all()
 
 
 @pytest.mark.parametrize(
@@ -1431,6 +1477,54 @@ def test_every_variant_is_the_same_under_xla(name, monkeypatch):
         (
             {"posterior": posteriors.CategoricalPosterior(2, 3)},
             r"`posterior` must be over 2 dimensions.*over 6",
+        ),
+        (
+            {"posterior": keras.layers.Dense(3)},
+            r"`posterior` must be a layer with.*got a Dense",
+        ),
+        (
+            {"posterior": priors.MixturePrior(2)},
+            r"`posterior` must be a layer with.*got a MixturePrior",
+        ),
+        (
+            {"prior": keras.layers.Dense(3)},
+            r"`prior` must be a layer with.*got a Dense",
+        ),
+        (
+            {"prior": posteriors.DiagonalPosterior(2)},
+            r"`prior` must be a layer with.*got a DiagonalPosterior",
+        ),
+        (
+            {"prior": priors.VampPrior((3, 2, 1), 4)},
+            r"`prior` must.*\(2, 3, 1\), got.*`image_shape=\(3, 2, 1\)`",
+        ),
+        *(
+            (
+                {"latent_dim": 6, "num_categories": 3, **combination},
+                rf"`posterior` and `prior` must both.*got {kinds}",
+            )
+            for combination, kinds in (
+                (
+                    {"posterior": posteriors.CategoricalPosterior(2, 3)},
+                    r"CategoricalPosterior \(discrete\) and StandardNormal",
+                ),
+                (
+                    {"prior": priors.UniformCategoricalPrior(2, 3)},
+                    r"DiagonalPosterior \(cont.*Categorical.*\(discrete\)",
+                ),
+                (
+                    {
+                        "latent_dim": 2,
+                        "latent": "categorical",
+                        "prior": tfd.MultivariateNormalDiag(tf.zeros(6)),
+                    },
+                    r"CategoricalPosterior.*and FixedPrior \(continuous\)",
+                ),
+                (
+                    {"prior": coins(6)},
+                    r"DiagonalPosterior.*and FixedPrior \(discrete\)",
+                ),
+            )
         ),
         (
             {"objective": "elbo", "doubly_reparameterized": True},
@@ -1503,6 +1597,21 @@ def test_categorical_latents_anneal_on_every_replica(two_replicas):
     vae.fit(x.batch(4, drop_remainder=True), verbose=0)
     for value in vae.posterior_layer.temperature.value.values:
         assert float(value) == pytest.approx(math.exp(-0.1 * 2))
+
+
+@pytest.mark.parametrize("latent", ["gaussian", "categorical"])
+def test_a_vae_of_several_replicas_is_saved(two_replicas, latent, tmp_path):
+    with two_replicas.scope():
+        vae = VAE(SHAPE, 2, latent=latent, beta=0.5, seed=0)
+    if latent == "categorical":
+        vae.posterior_layer.temperature.assign(0.25)
+    vae.save(tmp_path / "vae.keras")
+    loaded = keras.saving.load_model(tmp_path / "vae.keras")
+    assert float(loaded.beta) == 0.5
+    if latent == "categorical":
+        assert float(loaded.posterior_layer.temperature) == 0.25
+    x = images()
+    np.testing.assert_array_equal(loaded.encode(x), vae.encode(x))
 
 
 @pytest.mark.parametrize("name", VARIANTS)

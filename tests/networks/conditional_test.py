@@ -91,6 +91,26 @@ def test_features_are_what_the_last_layer_takes():
     assert h([images(), CLASSES]).shape == (3, 2 * 2 * 6)
 
 
+def test_what_has_no_weights_is_not_the_last_layer():
+    network = keras.Sequential(
+        [
+            keras.Input((2, 2, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(7),
+            keras.layers.Dense(1),
+            keras.layers.Activation("linear", dtype="float32"),
+        ]
+    )
+    assert conditional.feature_network(network).output_shape == (None, 7)
+
+
+def test_features_inside_a_nested_network_are_refused():
+    x = keras.Input((2, 2, 1))
+    nested = keras.Model(x, mlp.mlp_discriminator((2, 2, 1), (7,))(x))
+    with pytest.raises(ValueError, match=r"not a network itself, got Func"):
+        conditional.feature_network(nested)
+
+
 def test_features_of_a_subclassed_model_are_refused():
     class Plain(keras.Model):
         pass

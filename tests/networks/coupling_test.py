@@ -49,3 +49,11 @@ def test_a_block_of_a_residual_network_adds_to_its_input():
     h = first(x)
     wanted = last(relu(h + two(relu(one(relu(h))))))
     np.testing.assert_allclose(network(x), wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize("depth", [0, -1, 1.5])
+def test_other_depths_are_refused(depth):
+    with pytest.raises(ValueError, match="`num_layers`"):
+        coupling_mlp((6,), 8, num_layers=depth)
+    with pytest.raises(ValueError, match="`num_blocks`"):
+        coupling_resnet((4, 4, 2), 8, num_blocks=depth)

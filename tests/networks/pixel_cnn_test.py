@@ -118,6 +118,8 @@ def test_a_network_of_conditions_survives_its_config():
             lambda: plain_pixel_cnn((4, 4, 3), 6, 9, num_groups=3),
             "`num_filters`",
         ),
+        (lambda: plain_pixel_cnn((4, 4, 1), 6, 4, 0), "`num_layers`"),
+        (lambda: plain_pixel_cnn((4, 4, 1), 6, 4, -2), "`num_layers`"),
     ],
 )
 def test_bad_arguments_are_refused(make, word):
