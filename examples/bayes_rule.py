@@ -62,7 +62,7 @@ def main(_):
     options = {"from_logits": True, "method": FLAGS.method, "seed": FLAGS.seed}
     bayes, judge = (BayesConditional(model, n, **options) for n in networks)
     decay = keras.optimizers.schedules.CosineDecay(
-        1e-3, FLAGS.epochs * len(train)
+        1e-3, max(1, FLAGS.epochs * len(train))
     )
     for one in (bayes, judge):
         one.compile(keras.optimizers.Adam(decay if FLAGS.decay else 1e-3))

@@ -19,15 +19,13 @@ GREY |= {"RealNVP": {"num_couplings": 3, "num_scales": 2, "hidden_dim": 32}}
 GREY |= {"Glow": {"num_couplings": 4, "num_scales": 2}}
 GREY |= {"GaussianMixture": {"num_components": 10}}
 GREY |= {"RBM": {"hidden_dim": 500, "likelihood": "gaussian"}}
-GREY |= {"GSN": {"hidden_dim": 1000}}  # grey values as probabilities
-GREY |= {"GAN": {"latent_dim": 64}}
+GREY |= {"GSN": {"hidden_dim": 1000}, "GAN": {"latent_dim": 64}}
 GREY |= {"LaplacianGAN": {"latent_dim": 64, "num_levels": 2}}
 BINARY = {"FVBN": {}, "NADE": {"hidden_dim": 500}, "MADE": {}}
 BINARY |= {"PixelCNN": {"num_filters": 24, "likelihood": "bernoulli"}}
 BINARY |= {"VAE": {"latent_dim": 32}, "GAN": {"latent_dim": 64}}
 BINARY |= {"RBM": {"hidden_dim": 500}, "DBM": {"hidden_dims": (500, 1000)}}
-BINARY |= {"GSN": {"hidden_dim": 1000}}
-BINARY |= {"BernoulliMixture": {"num_components": 50}}
+BINARY |= {"GSN": GREY["GSN"], "BernoulliMixture": {"num_components": 50}}
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", "mnist_5k", "See datasets.load.")
 flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
@@ -49,6 +47,9 @@ class Deadline(keras.callbacks.Callback):
 
 
 def main(_):
+    families, reports = BINARY if FLAGS.binarize else GREY, {}
+    if not {*FLAGS.model} <= {*families}:
+        raise app.UsageError(f"--model must be one of {[*families]}")
     keras.utils.set_random_seed(FLAGS.seed)
     files = {"binarize": FLAGS.binarize, "data_dir": FLAGS.data_dir}
     batches = files | {"batch_size": FLAGS.batch_size}
@@ -58,7 +59,6 @@ def main(_):
     features = metrics.classifier_features(labelled)
     options = {"reference": train, "num_samples": FLAGS.num_samples}
     options |= {"feature_extractor": features, "verbose": 0}
-    families, reports = BINARY if FLAGS.binarize else GREY, {}
     shape, page = datasets.image_shape(train), pyplot.figure(figsize=(16, 7))
     folder = pathlib.Path(FLAGS.output_dir)
     for name in FLAGS.model or families:

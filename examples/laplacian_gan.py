@@ -61,7 +61,7 @@ def main(_):
         seed=FLAGS.seed,
     )
     folder, began = FLAGS.output_dir, time.time()
-    rate, steps = FLAGS.learning_rate, FLAGS.epochs * len(train)
+    rate, steps = FLAGS.learning_rate, max(1, FLAGS.epochs * len(train))
     decay = keras.optimizers.schedules.CosineDecay(rate, steps, alpha=0.1)
     for levels in [every] if FLAGS.together else [[k] for k in every[::-1]]:
         gan.compile(

@@ -58,7 +58,7 @@ def main(_):
     options = {name: FLAGS[name].value for name in OPTIONS}
     options["dequantization"] = None if planar else FLAGS.dequantization
     flow = RealNVP(shape, seed=FLAGS.seed, **options)
-    rate, steps = FLAGS.learning_rate, FLAGS.epochs * len(train)
+    rate, steps = FLAGS.learning_rate, max(1, FLAGS.epochs * len(train))
     decay = keras.optimizers.schedules.CosineDecay(rate, steps, 0.01)
     flow.compile(keras.optimizers.Adam(decay))
     watch = [callbacks.Checkpoint(f"{FLAGS.output_dir}/checkpoints")]

@@ -45,7 +45,7 @@ def mixed(x, y, known):
 def adam(num_steps):
     """Adam, whose rate falls to zero along a line."""
     rate = keras.optimizers.schedules.PolynomialDecay(
-        FLAGS.learning_rate, num_steps, end_learning_rate=0.0
+        FLAGS.learning_rate, max(1, num_steps), end_learning_rate=0.0
     )
     return keras.optimizers.Adam(rate, beta_1=0.5)
 

@@ -38,7 +38,7 @@ def dense(units, activation=None):
 
 
 def adam(rate, num_steps):
-    decay = keras.optimizers.schedules.CosineDecay(rate, num_steps)
+    decay = keras.optimizers.schedules.CosineDecay(rate, max(1, num_steps))
     return keras.optimizers.Adam(decay if FLAGS.decay else rate, beta_1=0.5)
 
 

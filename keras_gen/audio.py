@@ -67,7 +67,8 @@ def mu_law_decode(level, levels=256):
     """
     mu = check_levels(levels) - 1
     f = 2.0 * tf.cast(level, "float32") / mu - 1.0
-    return tf.sign(f) * tf.math.expm1(tf.abs(f) * math.log1p(mu)) / mu
+    x = tf.sign(f) * tf.math.expm1(tf.abs(f) * math.log1p(mu)) / mu
+    return tf.clip_by_value(x, -1.0, 1.0)  # rounding goes beyond
 
 
 def check_levels(levels):

@@ -103,10 +103,11 @@ class GenerativeModel(keras.Model):
 
         Args:
             optimizer: The optimizer that stock Keras callbacks act on.
-            jit_compile: Whether XLA compiles the training step. `"auto"` is
-                `True` on one CPU device for networks without what XLA slows
-                down there: convolutions, and layers such as Dropout, whose
-                noise takes many times as long; on a GPU it is Keras's choice.
+            jit_compile: Whether XLA compiles the training step, whose noise
+                is another then. `"auto"` is `True` on one CPU device for
+                networks without what XLA cannot compile or slows down there:
+                convolutions, and layers such as Dropout, whose noise takes
+                many times as long; on a GPU it is Keras's choice.
             steps_per_execution: Training steps a call. Defaults to 50, with
                 convolutions to 10, or less where `fit` is given a
                 `steps_per_epoch` that these do not divide; and to 1 under a
@@ -149,8 +150,8 @@ class GenerativeModel(keras.Model):
                 steps_per_execution = 1
         if jit_compile == "auto" and not tf.config.list_physical_devices("GPU"):
             noisy = any(
-                hasattr(layer, "seed_generator")
-                for layer in self._flatten_layers()
+                hasattr(layer, "seed_generator") or not layer.supports_jit
+                for layer in self._flatten_layers(include_self=False)
             )
             jit_compile = not (
                 convolutional or noisy or has_strategy or run_eagerly
@@ -514,10 +515,22 @@ class GenerativeModel(keras.Model):
 
     def predict(self, x, *arguments, **options):
         """What `call` gives of batches of `x`, as `keras.Model`."""
-        takes_images = "x" in inspect.signature(self.call).parameters
-        if takes_images and isinstance(x, np.ndarray | tf.Tensor | str):
-            self.images_from(x)
+        parts = x if isinstance(x, tuple | list) else [x]
+        if all(isinstance(p, np.ndarray | tf.Tensor | str) for p in parts):
+            if "x" in inspect.signature(self.call).parameters:
+                self.images_from(parts[0])
+            if len(parts) == 2 and (self.num_classes or self.condition_dim):
+                self._check_call_condition(parts[1], len(parts[0]))
         return super().predict(x, *arguments, **options)
+
+    def _check_call_condition(self, condition, batch):
+        inputs.check_labels(
+            condition,
+            batch,
+            num_classes=self.num_classes,
+            condition_dim=self.condition_dim,
+            argument="condition",
+        )
 
     def _end_executions_with_epoch(self, steps_per_epoch):
         """Keras runs whole executions, also beyond the end of an epoch."""
@@ -558,6 +571,9 @@ class GenerativeModel(keras.Model):
         # much as ten steps, and one more start of a dataset is another order.
         if y is not None or all(x is not known for known, _ in self._starts):
             self.check_data(x, y, argument=argument)
+        conditional = self.num_classes or self.condition_dim
+        if not conditional:
+            y = None
         if batch_size is not None:
             inputs.check_positive_integer(batch_size, "batch_size")
         default = ("steps_per_epoch", feeding_.get("steps_per_epoch"))
@@ -598,7 +614,7 @@ class GenerativeModel(keras.Model):
             position=lambda: position()(),
             **feeding_,
         )
-        if not (self.num_classes or self.condition_dim):
+        if not conditional:
             # Not all that may stand beside images compiles.
             dataset = feeding.without_labels(dataset)
         if in_batches and not training:

@@ -85,6 +85,54 @@ def check_boolean(value, argument):
     return bool(value)
 
 
+def check_activation(activation, argument="activation"):
+    """Checks an activation of layers in which units must not see each other.
+
+    Args:
+        activation: Function, its Keras name, or `None` for none.
+        argument: String, the name of the argument in error messages.
+
+    Returns:
+        The function.
+
+    Raises:
+        ValueError: If `activation` is neither, has weights, or mixes units,
+            as softmax does.
+
+    Example:
+
+    >>> check_activation("relu")
+    """
+    expected = (
+        f"`{argument}` must be a function of each unit alone, such as 'relu'"
+    )
+    rows = np.array([[-1.0, 0.3, 2.0], [0.5, -2.0, 1.0]], "float32")
+    try:
+        function = keras.activations.get(activation)
+        values = np.asarray(function(tf.constant(rows)))
+        # Of each unit, where the others have another input.
+        others = [np.where(np.arange(3) == i, rows, rows + 1) for i in range(3)]
+        others = [np.asarray(function(tf.constant(x))) for x in others]
+    except Exception as error:
+        raise ValueError(
+            f"{expected}, got {_show(activation)}, which fails: "
+            f"{_clip(str(error), 200)}"
+        ) from error
+    if values.shape != rows.shape or not all(
+        np.allclose(values[:, i], others[i][:, i]) for i in range(3)
+    ):
+        raise ValueError(
+            f"{expected}, got {_show(activation)}, which mixes units. Later "
+            "pixels would be seen through it."
+        )
+    if getattr(function, "weights", ()):
+        raise ValueError(
+            f"{expected}, got {_show(activation)}, which has weights. Take one "
+            "without."
+        )
+    return function
+
+
 def check_progress(progress):
     """Checks who is told how far an estimate has come.
 

@@ -108,7 +108,13 @@ def check_frames(frames, batch, shape, argument="condition"):
             "`fit` as a dataset of `(x, y)`."
         )
     if not isinstance(frames, tf.Tensor | tf.Variable):
-        frames = np.asarray(frames)
+        try:
+            frames = np.asarray(frames)
+        except ValueError as error:
+            raise ValueError(
+                f"{name} must be {expected}, got lists of different lengths. "
+                "Cut or pad them."
+            ) from error
     got = tf.TensorShape(frames.shape)
     if not got.is_compatible_with((batch, *shape)):
         raise ValueError(
@@ -123,12 +129,13 @@ def check_frames(frames, batch, shape, argument="condition"):
             '`frames.astype("float32")`.'
         )
     symbolic = tf.is_symbolic_tensor(frames)
+    frames = tf.cast(frames, "float32")
     if not symbolic and not np.isfinite(np.asarray(frames)).all():
         raise ValueError(
-            f"{name} must be finite, got NaN or infinite values. Replace or "
-            "drop these frames."
+            f"{name} must be finite in float32, got NaN or infinite values. "
+            "Replace or drop these frames."
         )
-    return tf.cast(frames, "float32")
+    return frames
 
 
 def _first_batch(dataset, name):
@@ -136,7 +143,15 @@ def _first_batch(dataset, name):
     if isinstance(dataset, keras.utils.PyDataset):
         batch = None if dataset.num_batches == 0 else dataset[0]
     else:
-        batch = next(iter(dataset.take(1)), None)
+        try:
+            batch = next(iter(dataset.take(1)), None)
+        except tf.errors.InvalidArgumentError as error:
+            reason = error.message.split("}} ")[-1][:200]
+            raise ValueError(
+                f"The first batch of {name} must be readable, got the error "
+                f"{reason}. If the waveforms differ in length, cut or pad them "
+                "before `.batch(n)`."
+            ) from error
     if batch is None:
         raise ValueError(
             f"{name} must yield at least one batch, got an empty dataset. "
@@ -160,7 +175,7 @@ def _check(x, num_samples, name):
             raise ValueError(f"{expected}, got {_about(x)}")
         x = np.asarray(x)
     shape, dtype = tf.TensorShape(x.shape), x.dtype
-    if not shape.is_compatible_with((None, num_samples)) or 0 in shape:
+    if not shape.is_compatible_with((None, num_samples)) or 0 in (shape or ()):
         remedy = _shape_remedy(shape, num_samples)
         raise ValueError(f"{expected}, got the shape {_show(shape)}. {remedy}")
     if not inputs._is_float(dtype):
@@ -171,7 +186,7 @@ def _check(x, num_samples, name):
         )
     if not tf.is_symbolic_tensor(x):
         _check_values(np.asarray(x), f"{expected} in [-1, 1]")
-    return tf.cast(x, "float32")
+    return tf.ensure_shape(tf.cast(x, "float32"), (None, num_samples))
 
 
 def _check_values(x, expected):
@@ -192,7 +207,7 @@ def _check_values(x, expected):
         elif 2 < peak <= 32768:
             remedy = "Divide samples of 16 bits by 32768: `x / 32768`."
         raise ValueError(
-            f"{expected}, got values in [{low:.6g}, {high:.6g}]. {remedy}"
+            f"{expected}, got values in [{low:.9g}, {high:.9g}]. {remedy}"
         )
 
 

@@ -6,7 +6,7 @@ import pytest
 from keras_gen import audio
 
 
-@pytest.mark.parametrize("levels", [2, 3, 16, 255, 256, 1000])
+@pytest.mark.parametrize("levels", [2, 3, 11, 16, 255, 256, 1000])
 def test_a_level_that_is_decoded_and_encoded_stays(levels):
     every = np.arange(levels)
     decoded = audio.mu_law_decode(every, levels)
@@ -15,6 +15,7 @@ def test_a_level_that_is_decoded_and_encoded_stays(levels):
     np.testing.assert_allclose(decoded, -decoded[::-1], atol=1e-6)
     assert np.all(np.diff(decoded) > 0)
     np.testing.assert_allclose(decoded[:: levels - 1], [-1, 1], rtol=1e-6)
+    assert np.max(np.abs(decoded)) <= 1
 
 
 def test_encoding_is_the_formula_of_the_paper():

@@ -118,6 +118,23 @@ def test_of_symbolic_tensors_the_shape_is_checked():
         check(noise(), tf.zeros((4, 3, 3)))
 
 
+def test_a_graph_may_not_know_the_rank():
+    @tf.function(input_signature=[tf.TensorSpec(None)])
+    def check(x):
+        return waveforms.check_waveforms(x, 8)
+
+    assert check(noise()).shape == (4, 8)
+
+
+def test_waveforms_of_different_lengths_are_refused():
+    data = tf.data.Dataset.from_generator(
+        lambda: iter([noise()[0], noise()[0, :5]]),
+        output_signature=tf.TensorSpec([None]),
+    )
+    with pytest.raises(ValueError, match=r"`sound`.*differ in length"):
+        waveforms.check_data(data.batch(2), num_samples=8, argument="sound")
+
+
 @pytest.mark.parametrize(
     "bad, word",
     [
@@ -125,6 +142,8 @@ def test_of_symbolic_tensors_the_shape_is_checked():
         (np.zeros((4, 3)), "shape"),
         (np.zeros((3, 2, 3)), "shape"),
         (np.full((4, 2, 3), np.nan), "finite"),
+        (np.full((4, 2, 3), 1e39), "finite in float32"),
+        ([[[1.0]], [[1.0], [2.0]]], "lengths"),
         (np.full((4, 2, 3), "a"), "dtype"),
         (np.zeros((4, 2, 3), "datetime64[s]"), "dtype datetime64"),
     ],

@@ -44,13 +44,15 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         directory: Folder for the checkpoints alone, made if absent.
         save_freq: `"epoch"`, or an integer: also after so many training steps
-            (at the end of the execution in which they fall).
+            (at the end of the execution in which they fall; the last one of
+            an epoch counts in full if the data do not know their length).
         keep: Integer, how many of the newest checkpoints stay.
 
     Raises:
         ValueError: If an argument is not as above; when training starts, if
-            `directory` cannot be written to, if checkpoints are there and all
-            are damaged, or if the newest is of another model.
+            `directory` cannot be written to, if the model is none of
+            keras_gen, if checkpoints are there and all are damaged, or if the
+            newest is of another model.
 
     Example:
 
@@ -76,6 +78,12 @@ class Checkpoint(keras.callbacks.Callback):
     # Keras's events
 
     def on_train_begin(self, logs=None):
+        if not hasattr(self.model, "resuming"):
+            raise ValueError(
+                "`Checkpoint` needs a model of keras_gen, got a "
+                f"{type(self.model).__name__}. Take "
+                "`keras.callbacks.BackupAndRestore` for it."
+            )
         self._folder = self.directory
         if not is_chief(self.model):
             worker = self.model.distribute_strategy.cluster_resolver.task_id

@@ -148,7 +148,8 @@ class SampleGrid(PictureGrid):
             `directory/step_00001000.png`, or once the execution in which that
             step falls is done (`steps_per_execution`). Steps count over the
             whole run, also over the part before a resume, unless the data set
-            does not know its length: then they count within this `fit`.
+            does not know its length: then they count within this `fit`, and
+            the last execution of an epoch counts in full.
         condition: Optional classes or vectors, one a sample, handed to
             `model.sample`.
         seed: Integer, which latents to draw.

@@ -257,7 +257,8 @@ def _open(name, split, size, labels, data_dir):
             f"{own}, got {name!r}, which is none. "
             + (f"Did you mean one of {close}?" if close else "")
         ) from None
-    except ValueError as error:  # a config that the set does not have
+    except (ValueError, AssertionError) as error:
+        # A config, or a version, that the set does not have.
         raise ValueError(
             f"`name` {name!r} cannot be opened: {str(error)[:400]}"
         ) from error

@@ -45,7 +45,10 @@ def evaluate(
     `"real"`, which no model beats, and `"gaussian"`, samples of a Gaussian
     with the mean and the covariance of the reference images' pixels, clipped
     to [0, 1]. If the model has a `log_prob`, its mean over the same images
-    comes with the standard error over images.
+    comes with the standard error over images. Grey images have no probability
+    under a likelihood of binary ones: what it gives then is minus a
+    cross-entropy, of which there are no bits a dimension, and the report says
+    `log_prob_is_cross_entropy`.
 
     Does the model copy? `nearest_distance` is the median distance from one of
     1,000 samples to the nearest of all reference images; in the row `"real"`
@@ -323,6 +326,7 @@ class _Likelihood:
         self.seeds = np.random.default_rng([seed, 1])
         self.seed = None
         self.values = []
+        self.has_grey_values = False
 
     def add(self, x, y):
         if self.log_prob is None:
@@ -335,6 +339,8 @@ class _Likelihood:
         )
         if self.is_conditional:
             arguments["condition"] = y
+        grey = np.modf(x)[0] if _is_binary(self.model) else 0.0
+        self.has_grey_values |= bool(np.any(grey))
         values = self.log_prob(x, **arguments)
         self.values.append(np.asarray(values, "float64"))
 
@@ -358,15 +364,24 @@ class _Likelihood:
             "log_prob_standard_error": error,
             "log_prob_kind": getattr(self.model, "log_prob_kind", None),
             "log_prob_is_conditional": self.is_conditional,
+            "log_prob_is_cross_entropy": self.has_grey_values,
             "log_prob_images": count,
         }
-        # A density of continuous data has no bits.
-        if getattr(self.model, "dequantization", "uniform") is not None:
+        # A density of continuous data has no bits, nor has a cross-entropy.
+        dequantization = getattr(self.model, "dequantization", "uniform")
+        if dequantization is not None and not self.has_grey_values:
             shape = self.model.image_shape
             bits = distributions.bits_per_dim(values.mean(), shape)
             error = -distributions.bits_per_dim(error, shape)
             numbers.update(bits_per_dim=bits, bits_per_dim_standard_error=error)
         return numbers
+
+
+def _is_binary(model):
+    """Whether the likelihood of a model is one of binary images."""
+    model = getattr(model, "model", model)  # that of a `BayesConditional`
+    name = getattr(getattr(model, "pixels", None), "name", None)
+    return getattr(model, "is_binary", name == "bernoulli")
 
 
 class _Search:

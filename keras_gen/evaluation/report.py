@@ -229,6 +229,8 @@ def _cell(column, name):
     value = column.get(name)
     if value is None:
         return "-"
+    if name == "log_prob_kind" and column.get("log_prob_is_cross_entropy"):
+        return "cross-entropy"
     if isinstance(value, str):
         return value
     text = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

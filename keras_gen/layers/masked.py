@@ -65,7 +65,7 @@ class MaskedDense(keras.layers.Layer):
                 "arrays."
             )
         self.mask = mask.astype(bool)
-        self.activation = keras.activations.get(activation)
+        self.activation = inputs.check_activation(activation)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def build(self, input_shape):

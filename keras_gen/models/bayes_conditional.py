@@ -129,6 +129,7 @@ class BayesConditional(GenerativeModel):
             dtype="float32",
             trainable=False,
             autocast=False,
+            aggregation="only_first_replica",
         )
         self.add_metrics("loss", "accuracy")
         self.built = True
@@ -204,11 +205,6 @@ class BayesConditional(GenerativeModel):
         # Those of the two networks have the same names.
         return [*self.logged.values(), self.skipped]
 
-    def fit(self, *args, **kwargs):
-        """Trains the classifier on labelled images, as `keras.Model.fit`."""
-        self.evidence.assign(-tf.ones_like(self.evidence))
-        return super().fit(*args, **kwargs)
-
     def train_step(self, data):
         x, y = self.unpack(data)
         weights = self.classifier.trainable_weights
@@ -220,6 +216,8 @@ class BayesConditional(GenerativeModel):
             scaled_loss = self.scale_loss(total, self.optimizer)
         gradients = tape.gradient(scaled_loss, weights)
         self.apply_gradients(gradients, weights, self.optimizer)
+        # That of another classifier; a callback may have measured it.
+        self.evidence.assign(-tf.ones_like(self.evidence))
         return self.log(loss=loss, accuracy=_is_right(log_probs, y))
 
     def test_step(self, data):
@@ -273,10 +271,17 @@ class BayesConditional(GenerativeModel):
         return tf.convert_to_tensor(self.evidence)
 
     def _log_evidence(self):
-        """log p(y); eagerly, it is measured if it is not known."""
-        if tf.executing_eagerly() and np.min(self.evidence) < 0:
-            self.adapt()
-        return tf.math.log(tf.maximum(self.evidence.value, 1e-30))
+        """log p(y), measured if it is not known.
+
+        A graph has it measured when it is traced. Where it does not know p(y)
+        later, since the classifier was trained on, it gives NaN.
+        """
+        with tf.init_scope():
+            if tf.executing_eagerly() and np.min(self.evidence) < 0:
+                self.adapt()
+        evidence = self.evidence.value
+        log_evidence = tf.math.log(tf.maximum(evidence, 1e-30))
+        return tf.where(evidence < 0, np.nan, log_evidence)
 
     # Verbs
 

@@ -62,6 +62,8 @@ class BernoulliMixture(Mixture):
         - Bishop, Pattern Recognition and Machine Learning, 2006, section 9.3.3
     """
 
+    is_binary = True
+
     def __init__(
         self,
         image_shape,

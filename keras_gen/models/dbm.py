@@ -94,6 +94,8 @@ class DBM(BoltzmannMachine):
           https://arxiv.org/abs/1311.1354)
     """
 
+    is_binary = True
+
     def __init__(
         self,
         image_shape,

@@ -91,7 +91,7 @@ class MADE(PixelByPixel):
         self.direct_connections = inputs.check_boolean(
             direct_connections, "direct_connections"
         )
-        self.activation = keras.activations.get(activation)
+        self.activation = inputs.check_activation(activation)
 
         drawn = [self._drawn_degrees(m) for m in range(self.num_masks)]
         self.orders = np.array(

@@ -174,7 +174,8 @@ class Mixture(GenerativeModel):
         """Sets the first parameters, once, from a batch of all replicas."""
         context = tf.distribute.get_replica_context()
         if context is not None and context.num_replicas_in_sync > 1:
-            x = context.all_gather(x, axis=0)
+            x = context.all_gather(x, axis=0)  # its shape may be unknown
+            x = tf.ensure_shape(x, (None, self.num_dims))
 
         def start():
             seeds = tf.random.split(seed)

@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import saving
 
@@ -61,8 +62,29 @@ class RasterScan(GenerativeModel):
             # Those of one group see whole pixels that come before only.
             if isinstance(layer, MaskedConv2D) and layer.num_groups != 1:
                 self._check_groups(layer.num_groups)
+        if not hasattr(network, "cached"):  # as those of this package have it
+            self._check_causal(network)
         self.network = network
         self.built = True
+
+    def _check_causal(self, network):
+        # The last value is before no other. Convolutions that see too much do
+        # so everywhere, so also there.
+        x = np.random.default_rng(0).uniform(size=(1, *self.image_shape))
+        x = np.repeat(x, 2, axis=0).astype("float32")
+        x[:, -1, -1, -1] = 0.0, 1.0
+        condition = None
+        if self.condition_width:
+            condition = tf.ones((2, self.condition_width))
+        maps = network(conditioning.beside(tf.constant(x), condition))
+        maps = tf.cast(maps, "float32").numpy()
+        if not np.allclose(*maps, rtol=1e-3, atol=1e-4, equal_nan=True):
+            raise ValueError(
+                "`network` must let each output see the values before its own "
+                "alone, got one whose outputs change with the last channel of "
+                "the last pixel. Build it of `keras_gen.layers.MaskedConv2D`, "
+                "the first one with `mask_type='A'`."
+            )
 
     def _check_groups(self, groups):
         if groups != self.num_groups:

@@ -184,6 +184,9 @@ class WaveNet(GenerativeModel):
                 condition_dim=self.condition_dim,
             )
 
+    def _check_call_condition(self, condition, batch):
+        self._frames(condition, batch)
+
     def images_from(self, x, argument="x"):
         return waveforms.check_waveforms(x, self.num_samples, argument)
 

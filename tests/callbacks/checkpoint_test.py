@@ -678,6 +678,14 @@ def test_bad_arguments_are_refused(tmp_path, arguments, word):
         Checkpoint(tmp_path, **arguments)
 
 
+def test_models_of_other_packages_are_refused(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x = np.zeros((4, 2))
+    with pytest.raises(ValueError, match="BackupAndRestore"):
+        model.fit(x, x, verbose=0, callbacks=[Checkpoint(tmp_path)])
+
+
 def test_a_directory_must_be_a_folder_that_can_be_written_to(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="`directory` must be a folder"):

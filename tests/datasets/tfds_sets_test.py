@@ -295,6 +295,7 @@ def test_builder_that_needs_no_download_is_prepared(tmp_path, no_network):
     [
         ({"name": "fashion_mnis"}, "`name`.*'fashion_mnis'.*'fashion_mnist'"),
         ({"name": "emnist/greek"}, "`name` 'emnist/greek' cannot be opened"),
+        ({"name": "emnist:9.9.9"}, "`name` 'emnist:9.9.9' cannot be opened"),
         (
             {"name": "imdb_reviews"},
             "`name` must be a set of images.*'text'|Text",

@@ -44,6 +44,24 @@ def test_masked_dense_is_a_dense_layer_without_the_cut_connections():
     )
 
 
+@pytest.mark.parametrize(
+    "activation, word",
+    [
+        ("softmax", "mixes units"),
+        (lambda x: x - keras.ops.mean(x), "mixes units"),
+        ("glu", "fails|mixes"),
+        ("nope", "nope"),
+        (keras.layers.PReLU(), "weights"),
+        (3, "3"),
+    ],
+)
+def test_activations_that_are_not_of_each_unit_alone_are_refused(
+    activation, word
+):
+    with pytest.raises(ValueError, match=f"`activation`.*({word})"):
+        MaskedDense(4, MASK, activation=activation)
+
+
 def test_cut_connections_do_not_train():
     layer = MaskedDense(4, MASK)
     with tf.GradientTape() as tape:

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 import scipy.special
+import tensorflow as tf
 
 from keras_gen.metrics.inception_score import InceptionScore
 
@@ -97,6 +98,17 @@ def test_the_classifier_of_an_extractor_is_used():
     metric.update_state(None, as_images(np.eye(3)))
     assert metric.result() == pytest.approx(3.0)
     assert metric.score_name == "inception_score[features_7f]"
+
+
+def test_probabilities_may_be_rounded_as_in_half_precision():
+    rounded = np.random.default_rng(0).dirichlet(np.ones(10), 50)
+    rounded = tf.cast(tf.cast(rounded, "bfloat16"), "float64").numpy()
+    assert np.abs(rounded.sum(axis=1) - 1).max() > 1e-3
+    metric = InceptionScore(pixels_as_probabilities(10), splits=1)
+    metric.update_state(None, as_images(rounded))
+    p = rounded / rounded.sum(axis=1, keepdims=True)
+    divergence = np.sum(p * np.log(p / p.mean(axis=0)), axis=1)
+    assert metric.result() == pytest.approx(np.exp(divergence.mean()), rel=1e-5)
 
 
 def test_logits_are_refused():

@@ -206,6 +206,14 @@ def test_a_denoiser_points_along_the_gradient_of_the_log_density():
     assert np.all(error < 0.15 * np.linalg.norm(known, axis=1))
 
 
+def test_a_corruption_that_xla_cannot_compile_trains():
+    model = small(corruption=keras.layers.RandomTranslation(0.1, 0.1))
+    model.compile()
+    assert model.jit_compile is False
+    history = model.fit(images(), verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
 @pytest.mark.parametrize(
     "corruption, word",
     [

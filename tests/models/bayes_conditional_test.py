@@ -333,6 +333,19 @@ def test_prediction_divides_by_the_evidence_as_classify_does():
     assert np.all(np.array(model.evidence) > 0)
 
 
+def test_a_graph_has_the_evidence_measured_or_gives_none():
+    x = images(exact_samples(1, 5))
+    model = BayesConditional(mixture(), exact_classifier(), [0.2, 0.2, 0.6])
+    model.compile(jit_compile=False)
+    graph = tf.function(model.classify)
+    classified = graph(x)
+    np.testing.assert_allclose(classified, model.classify(x), rtol=1e-4)
+    model.train_on_batch(x, np.ones(5, int))
+    assert np.isnan(graph(x)).all()  # traced before, it measures no more
+    assert np.isfinite(model.classify(x)).all()
+    assert np.isfinite(graph(x)).all()
+
+
 def test_a_classifier_may_be_a_subclassed_model():
     class Classifier(keras.Model):
         def __init__(self):
@@ -441,11 +454,19 @@ def test_fit_trains_the_classifier_and_leaves_the_model():
     classifier = keras.Sequential(
         [keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dense(2)]
     )
-    bayes = BayesConditional(mixture(), classifier, from_logits=True, seed=1)
+    bayes = BayesConditional(
+        mixture(), classifier, [0.5, 0.5], from_logits=True, seed=1
+    )
     before = [np.array(weight) for weight in bayes.model.weights]
     bayes.evidence.assign([0.5, 0.5])
     bayes.compile(keras.optimizers.Adam(0.1), jit_compile=False)
-    history = bayes.fit(x, y, batch_size=32, epochs=5, verbose=0).history
+    look = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: bayes.classify(x[:1])
+    )
+    history = bayes.fit(
+        x, y, batch_size=32, epochs=5, verbose=0, callbacks=[look]
+    ).history
+    assert np.all(np.array(bayes.evidence) < 0)  # it is to be measured anew
     assert set(history) == {"loss", "accuracy", "skipped_updates"}
     assert history["accuracy"][-1] > 0.95
     assert history["loss"][-1] < history["loss"][0]
@@ -454,7 +475,6 @@ def test_fit_trains_the_classifier_and_leaves_the_model():
     assert logs["accuracy"] == pytest.approx(np.mean(right))
     for old, new in zip(before, bayes.model.weights, strict=True):
         np.testing.assert_array_equal(old, new)
-    assert np.all(np.array(bayes.evidence) < 0)  # it is to be measured anew
 
 
 def test_a_saved_one_gives_the_same(bayes, tmp_path):

@@ -570,6 +570,8 @@ def test_labels_of_any_kind_are_ignored():
     model = MODELS["VAE"].compiled(jit_compile=True)
     for data in (
         (x, names),
+        (x, {"id": names}),
+        (x, np.arange(32).astype(object)),
         (tf.data.Dataset.from_tensor_slices((x, {"id": names})).batch(32),),
     ):
         model.fit(*data, verbose=0)

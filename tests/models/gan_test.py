@@ -1133,6 +1133,8 @@ def test_prediction_takes_latents_and_conditions_as_a_pair():
     gan, z, y = conditional_gan(), np.ones((3, 2), "float32"), np.arange(3)
     drawn = gan.predict([z, y], verbose=0)
     np.testing.assert_allclose(drawn, gan(z, y), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="`condition`"):
+        gan.predict([z, y + 7], verbose=0)
 
 
 def test_one_name_for_both_optimizers_makes_two():

@@ -383,6 +383,25 @@ def test_a_network_whose_channels_see_others_than_asked_for_is_refused():
             )
 
 
+@pytest.mark.parametrize("condition_dim", [None, 2])
+def test_a_network_that_sees_later_pixels_is_refused(condition_dim):
+    x, condition = keras.Input((4, 4, 1)), keras.Input((2,))
+    for kernel_size in (3, 1):  # those around a pixel, and the pixel itself
+        maps = keras.layers.Conv2D(1, kernel_size, padding="same")(x)
+        network = keras.Model(x, maps)
+        if condition_dim:
+            h = keras.layers.Dense(1)(condition)
+            maps += keras.layers.Reshape((1, 1, 1))(h)
+            network = keras.Model([x, condition], maps)
+        with pytest.raises(ValueError, match=r"`network`.*before its own"):
+            PixelCNN(
+                (4, 4, 1),
+                likelihood="bernoulli",
+                condition_dim=condition_dim,
+                network=network,
+            )
+
+
 def test_bad_arguments_of_verbs_are_refused(binary, of_classes):
     with pytest.raises(ValueError, match="`num_samples`"):
         binary.sample(0)

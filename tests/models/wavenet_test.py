@@ -388,6 +388,18 @@ def test_bad_arguments_are_refused(arguments, word):
         WaveNet(**{"num_samples": 8, **arguments})
 
 
+@pytest.mark.parametrize("kind", ["classes", "frames"])
+def test_prediction_checks_sounds_and_conditions(kind):
+    options, condition = CONDITIONS[kind]
+    model, x = wavenet(**options), sound()
+    assert model.predict([x, condition], verbose=0).shape == x.shape
+    bad = condition + (1 if kind == "classes" else np.inf)
+    with pytest.raises(ValueError, match="`condition`"):
+        model.predict([x, bad], verbose=0)
+    with pytest.raises(ValueError, match="`x`"):
+        model.predict([x * np.nan, condition], verbose=0)
+
+
 def test_the_example_trains_compares_and_writes_sound(tmp_path, run_example):
     for split, count in (("train", 1600), ("test", 600)):
         (tmp_path / split).mkdir()
