@@ -11,8 +11,7 @@ import numpy as np
 from absl import app, flags
 from keras import layers
 
-from keras_gen import VAE, datasets, images
-from keras_gen.models.bayes_conditional import BayesConditional
+from keras_gen import VAE, BayesConditional, datasets, images
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", "mnist_5k", "See datasets.load.")

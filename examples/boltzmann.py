@@ -10,9 +10,7 @@ import keras
 import numpy as np
 from absl import app, flags
 
-from keras_gen import callbacks, datasets, images, likelihood
-from keras_gen.models.dbm import DBM
-from keras_gen.models.rbm import RBM
+from keras_gen import DBM, RBM, callbacks, datasets, images, likelihood
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", "mnist_5k", "See datasets.load.")

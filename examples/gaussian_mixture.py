@@ -10,8 +10,13 @@ import keras
 import numpy as np
 from absl import app, flags
 
-from keras_gen import callbacks, datasets, distributions, images
-from keras_gen.models import GaussianMixture
+from keras_gen import (
+    GaussianMixture,
+    callbacks,
+    datasets,
+    distributions,
+    images,
+)
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", "mnist_5k", "See datasets.load.")

@@ -9,8 +9,7 @@ import time
 import keras
 from absl import app, flags
 
-from keras_gen import callbacks, datasets, images
-from keras_gen.models.gsn import GSN
+from keras_gen import GSN, callbacks, datasets, images
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", "mnist_5k", "See datasets.load.")

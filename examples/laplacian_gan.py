@@ -9,8 +9,7 @@ import time
 import keras
 from absl import app, flags
 
-from keras_gen import callbacks, datasets, losses, networks
-from keras_gen.models.laplacian_gan import LaplacianGAN
+from keras_gen import LaplacianGAN, callbacks, datasets, losses, networks
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", "mnist_5k", "See datasets.load.")

@@ -10,10 +10,8 @@ import keras
 import tensorflow as tf
 from absl import app, flags
 
-from keras_gen import callbacks, datasets, losses
-from keras_gen.growth import GrowthSchedule
-from keras_gen.models.progressive_gan import ProgressiveGAN
-from keras_gen.networks.progressive import progressive_discriminator
+import keras_gen
+from keras_gen import callbacks, datasets, losses, networks
 
 # A rest has as many images as a fade; `slope` is what the penalty holds.
 Preset = collections.namedtuple(
@@ -60,12 +58,14 @@ def main(_):
     train = load(FLAGS.image_size, max(batch.values()))
     shape = datasets.image_shape(train)
     maps = {"fmap_base": preset.fmap_base, "fmap_max": preset.fmap_max}
-    judge = progressive_discriminator(shape, group_size=preset.group, **maps)
+    judge = networks.progressive_discriminator(
+        shape, group_size=preset.group, **maps
+    )
     sizes = {"latent_dim": preset.latent_dim, "discriminator": judge, **maps}
-    gan = ProgressiveGAN(shape, seed=FLAGS.seed, **sizes)
+    gan = keras_gen.ProgressiveGAN(shape, seed=FLAGS.seed, **sizes)
     penalty = losses.GradientPenalty(10.0, target=preset.slope)
     fade = FLAGS.fade_images or preset.fade_images
-    schedule = GrowthSchedule(fade, fade, batch)
+    schedule = keras_gen.GrowthSchedule(fade, fade, batch)
     gan.compile(schedule=schedule, gradient_penalty=penalty)
     gan.plan()
     often = preset.total_images // 1000  # steps, about 50 pictures in all

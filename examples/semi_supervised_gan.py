@@ -10,8 +10,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from keras_gen import callbacks, datasets
-from keras_gen.models.semi_supervised_gan import SemiSupervisedGAN
+from keras_gen import SemiSupervisedGAN, callbacks, datasets
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", "mnist_5k", "See datasets.load.")

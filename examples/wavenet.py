@@ -12,10 +12,9 @@ import keras
 import numpy as np
 from absl import app, flags
 
-from keras_gen import audio, callbacks
+from keras_gen import WaveNet, audio, callbacks
 from keras_gen.datasets import load_audio
 from keras_gen.linear_prediction import LinearPredictor
-from keras_gen.models.wavenet import WaveNet
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", "asterisk_speech", "See datasets.load_audio.")

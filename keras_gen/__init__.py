@@ -14,6 +14,7 @@ if _backend != "tensorflow":
     )
 
 from keras_gen import (
+    audio,
     callbacks,
     datasets,
     distributions,
@@ -24,6 +25,7 @@ from keras_gen import (
     losses,
     metrics,
     networks,
+    pixel_draws,
     pixel_likelihoods,
 )
 from keras_gen.evaluation import Report, compare, evaluate
@@ -84,6 +86,7 @@ __all__ = [
     "SemiSupervisedGAN",
     "SemiSupervisedVAE",
     "WaveNet",
+    "audio",
     "callbacks",
     "compare",
     "datasets",
@@ -96,5 +99,6 @@ __all__ = [
     "losses",
     "metrics",
     "networks",
+    "pixel_draws",
     "pixel_likelihoods",
 ]

@@ -31,10 +31,9 @@ class GenerativeModel(keras.Model):
     """A `keras.Model` of images that trains with its own `train_step`.
 
     It holds no algorithm. It checks the data before training starts, applies
-    gradients rightly under mixed precision and `tf.distribute`, for one
-    optimizer or several, gives random numbers that replicas do not share and
-    that resume, keeps moving averages of weights, and saves and exports all
-    of it.
+    gradients rightly under mixed precision and `tf.distribute`, for one or two
+    optimizers, gives random numbers that replicas do not share and that
+    resume, keeps moving averages of weights, and saves and exports all of it.
 
     A subclass builds its networks in `__init__`, names what it logs with
     `add_metrics`, sets `self.built = True`, and writes `compile`,
@@ -210,7 +209,7 @@ class GenerativeModel(keras.Model):
 
     @property
     def optimizers(self):
-        """All optimizers of the compiled model, the main one first."""
+        """The one or two of the compiled model, the main one first."""
         return [self.optimizer]
 
     def get_compile_config(self):
@@ -286,10 +285,19 @@ class GenerativeModel(keras.Model):
             finite = tf.constant(True)
         else:
             finite = optimization.apply_if_finite(optimizer, gradients, weights)
+        index = [o is optimizer for o in self.optimizers].index(True)
+        self.count_skipped(finite, index)
+
+    def count_skipped(self, finite, index=0):
+        """Counts an update in the logs, and those skipped in a row.
+
+        Args:
+            finite: Boolean, whether it was made, as all was finite.
+            index: Integer, of which of the `optimizers`.
+        """
         skipped = 1 - tf.cast(finite, "int64")
         num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self.skipped.update_state(tf.cast(skipped, "float32") / num_replicas)
-        index = [o is optimizer for o in self.optimizers].index(True)
         before = self.skipped_in_a_row.value
         # It stays at the limit, for `fit` to see after the execution.
         row = tf.where(

@@ -109,8 +109,8 @@ class GrowthSchedule:
         if min(self.batch_size, default=math.inf) > start_resolution:
             raise ValueError(
                 "`batch_size` must have an entry for `start_resolution` = "
-                f"{start_resolution} or below, got {batch_size!r}. Add for "
-                f"example `{start_resolution}: 16`."
+                f"{start_resolution} or below, got {str(batch_size)[:100]}. Add "
+                f"for example `{start_resolution}: 16`."
             )
         self.learning_rate = by_resolution(
             {} if learning_rate is None else learning_rate,
@@ -293,7 +293,7 @@ def by_resolution(values, argument, check):
     if not isinstance(values, dict):
         raise ValueError(
             f"`{argument}` must be a number or a dictionary by resolution, got "
-            f"{values!r}. Pass for example `{argument}={{4: 16, 64: 8}}`."
+            f"{str(values)[:100]!r}. Pass for example `{argument}={{4: 16, 64: 8}}`."
         )
     checked = {
         check_resolution(resolution, f"{argument}: a key"): check(

@@ -85,12 +85,11 @@ def check_boolean(value, argument):
     return bool(value)
 
 
-def check_activation(activation, argument="activation"):
+def check_activation(activation):
     """Checks an activation of layers in which units must not see each other.
 
     Args:
         activation: Function, its Keras name, or `None` for none.
-        argument: String, the name of the argument in error messages.
 
     Returns:
         The function.
@@ -104,7 +103,7 @@ def check_activation(activation, argument="activation"):
     >>> check_activation("relu")
     """
     expected = (
-        f"`{argument}` must be a function of each unit alone, such as 'relu'"
+        "`activation` must be a function of each unit alone, such as 'relu'"
     )
     rows = np.array([[-1.0, 0.3, 2.0], [0.5, -2.0, 1.0]], "float32")
     try:
@@ -196,12 +195,11 @@ def check_number(value, argument, minimum=None, maximum=None, exclusive=False):
     return number
 
 
-def check_seed(seed, argument="seed"):
+def check_seed(seed):
     """Checks the integer seed of a constructor or a verb.
 
     Args:
         seed: The value to check.
-        argument: String, the name of the argument in error messages.
 
     Returns:
         `seed` as a Python integer.
@@ -215,8 +213,8 @@ def check_seed(seed, argument="seed"):
     """
     if not _is_number(seed, numbers.Integral) or not 0 <= seed < 2**63:
         raise ValueError(
-            f"`{argument}` must be an integer in [0, 2**63) or `None`, got "
-            f"{_show(seed)}. Pass for example `{argument}=0`."
+            f"`seed` must be an integer in [0, 2**63), got {_show(seed)}. Pass "
+            "for example `seed=0`."
         )
     return int(seed)
 
@@ -1197,8 +1195,11 @@ def _to_tensor(x, dtype):
     return tf.convert_to_tensor(np.asarray(x).astype(dtype, copy=False))
 
 
-def check_folder(path, argument="directory"):
+def check_folder(path):
     """Checks the path of a folder that is written to.
+
+    Args:
+        path: The `directory` to check, a string or a path.
 
     Returns:
         It as a string, with `~` as the home folder.
@@ -1209,7 +1210,7 @@ def check_folder(path, argument="directory"):
     path = os.path.expanduser(os.fspath(path))
     if "://" in path:
         raise ValueError(
-            f"`{argument}` must be a folder of this machine, got the URL "
+            "`directory` must be a folder of this machine, got the URL "
             f"{path[:200]!r}. Write to a folder, and copy that."
         )
     return path

@@ -552,7 +552,7 @@ def get(identifier, label_smoothing=0.0):
         raise ValueError(
             f"`loss` must be one of {', '.join(map(repr, _LOSSES))}, or an "
             "object with the methods `discriminator(real_logits, fake_logits)` "
-            f"and `generator(real_logits, fake_logits)`. Got {identifier!r}."
+            f"and `generator(real_logits, fake_logits)`. Got {str(identifier)[:100]!r}."
         )
     if inputs.check_number(label_smoothing, "label_smoothing", 0, 1) == 0:
         return loss
@@ -560,7 +560,7 @@ def get(identifier, label_smoothing=0.0):
         raise ValueError(
             f"`label_smoothing={label_smoothing}` needs a loss with labels: "
             "'non_saturating', 'minimax' or 'feature_matching'. Got "
-            f"{identifier!r}; an object has its own argument "
+            f"{str(identifier)[:100]!r}; an object has its own argument "
             "`label_smoothing`, as in `losses.NonSaturating(0.1)`."
         )
     return type(loss)(label_smoothing)
@@ -619,7 +619,7 @@ def get_penalty(identifier):
         raise ValueError(
             "`gradient_penalty` must be `None`, a positive number (the weight "
             "of a WGAN-GP penalty) or an object such as `losses.R1(10.0)`. "
-            f"Got {identifier!r}."
+            f"Got {str(identifier)[:100]!r}."
         )
     return penalty
 

@@ -36,6 +36,7 @@ SLOW = {
     "bayes_rule",
     "conditional_gan",
     "gsn",
+    "laplacian_gan",
     "pixel_rnn",
     "progressive_gan",
     "semi_supervised",

@@ -364,7 +364,6 @@ def test_symbolic_labels_are_checked_by_shape_and_dtype():
         refused.get_concrete_function()
 
 
-IMAGE_SPEC = tf.TensorSpec((None, *IMAGE_SHAPE))
 BAD_DATA = {
     "unbatched": (lambda: sliced(floats()), {}, "call `.batch(n)`"),
     "unbatched, other size": (

@@ -306,7 +306,9 @@ def test_any_object_with_the_two_methods_is_a_loss():
     assert losses.get(loss) is loss
 
 
-@pytest.mark.parametrize("loss", ["wgan", None, 3, losses.Hinge, object()])
+@pytest.mark.parametrize(
+    "loss", ["wgan" * 999, None, 3, losses.Hinge, object()]
+)
 def test_unknown_losses_are_refused_with_the_names_of_the_known(loss):
     with pytest.raises(ValueError, match="`loss`") as error:
         losses.get(loss)
@@ -565,10 +567,11 @@ def test_none_and_objects_are_penalties_as_they_are():
     assert losses.get_penalty(penalty) is penalty
 
 
-@pytest.mark.parametrize("penalty", ["r1", True, losses.R1, [10.0]])
+@pytest.mark.parametrize("penalty", ["r1" * 999, True, losses.R1, [10.0]])
 def test_unknown_penalties_are_refused(penalty):
-    with pytest.raises(ValueError, match="`gradient_penalty`"):
+    with pytest.raises(ValueError, match="`gradient_penalty`") as error:
         losses.get_penalty(penalty)
+    assert len(str(error.value)) < 600
 
 
 @pytest.mark.parametrize("value", [0, -1.0, math.inf, math.nan, "10"])

@@ -238,6 +238,9 @@ class Checkpoint(keras.callbacks.Callback):
         if shared:
             return whole[tuple(max(shared))]
         if not all(workers):
+            # Who ended at once would leave another without these rows.
+            with contextlib.suppress(tf.errors.OpError):
+                self._gather([[-1, is_fresh]])
             are_damaged = names and not whole
             what = (
                 "all are damaged" if are_damaged else "none is on all workers"

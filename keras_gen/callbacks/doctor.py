@@ -41,7 +41,7 @@ class Doctor(keras.callbacks.Callback):
       bits, for one), as no `active_units` while `kl` stands still.
     - A discriminator that wins, of models that log `d_real_accuracy` and
       `d_fake_accuracy`: it is right on both in more than 99 of 100 images, and
-      generated ones change little, `diversity` by less than 5 % an epoch.
+      generated ones change little, `diversity` by at most 5 % an epoch.
     - Mode collapse, of models that log `diversity`: generated images differ
       little compared with real ones, `diversity < 0.2`. Batches of one image
       say nothing: theirs is 1.

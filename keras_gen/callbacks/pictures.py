@@ -197,11 +197,6 @@ class SampleGrid(PictureGrid):
         self.condition = condition_arguments(
             condition, self.num_samples, "sample, as `num_samples` says"
         )
-        if not isinstance(seed, int | np.integer):
-            raise ValueError(
-                "`seed` must be an integer, so that all grids show the same "
-                f"latents. Got {type(seed).__name__}. Pass one, as `seed=0`."
-            )
         self.seed = inputs.check_seed(seed)
         self.num_columns = num_columns
         if num_columns is not None:

@@ -254,13 +254,13 @@ def _open(name, split, size, labels, data_dir):
         close = difflib.get_close_matches(name.split("/")[0], known, n=5)
         raise ValueError(
             f"`name` must be a TFDS name, a folder of images, or one of "
-            f"{own}, got {name!r}, which is none. "
+            f"{own}, got {name[:100]!r}, which is none. "
             + (f"Did you mean one of {close}?" if close else "")
         ) from None
     except (ValueError, AssertionError) as error:
         # A config, or a version, that the set does not have.
         raise ValueError(
-            f"`name` {name!r} cannot be opened: {str(error)[:400]}"
+            f"`name` {name[:100]!r} cannot be opened: {str(error)[:400]}"
         ) from error
     return tfds_source(builder, split, size, labels)
 

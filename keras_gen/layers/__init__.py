@@ -18,6 +18,7 @@ from keras_gen.layers.dequantization import (
 from keras_gen.layers.equalized import EqualizedConv2D, EqualizedDense
 from keras_gen.layers.fade_in import FadeIn
 from keras_gen.layers.gated import GatedDense
+from keras_gen.layers.invertible import Chain, FactorOut, InvertibleLayer
 from keras_gen.layers.invertible_normalization import (
     ActivationNormalization,
     InvertibleBatchNormalization,
@@ -35,11 +36,13 @@ from keras_gen.layers.posteriors import (
     FlowPosterior,
     FullCovariancePosterior,
     MixturePosterior,
+    Posterior,
     TwoLayerPosterior,
 )
 from keras_gen.layers.priors import (
     FixedPrior,
     MixturePrior,
+    Prior,
     StandardNormalPrior,
     TwoLayerPrior,
     UniformCategoricalPrior,
@@ -53,11 +56,13 @@ __all__ = [
     "AffineCoupling",
     "CategoricalPosterior",
     "CausalConv1D",
+    "Chain",
     "ConditionalBatchNormalization",
     "DiagonalBiLSTM",
     "DiagonalPosterior",
     "EqualizedConv2D",
     "EqualizedDense",
+    "FactorOut",
     "FadeIn",
     "FixedPrior",
     "FlowPosterior",
@@ -66,6 +71,7 @@ __all__ = [
     "GatedMaskedConv2D",
     "InvertibleBatchNormalization",
     "InvertibleConv1x1",
+    "InvertibleLayer",
     "KSparse",
     "MaskedConv2D",
     "MaskedDense",
@@ -75,6 +81,8 @@ __all__ = [
     "MixturePosterior",
     "MixturePrior",
     "PixelNormalization",
+    "Posterior",
+    "Prior",
     "ProjectionLogit",
     "RowLSTM",
     "SaltAndPepper",

@@ -1,5 +1,7 @@
 """Annealed importance sampling: its temperatures and its one loop."""
 
+import itertools
+
 import numpy as np
 import tensorflow as tf
 
@@ -51,6 +53,9 @@ def piecewise_schedule(counts=(500, 4000, 10_000), ends=(0.5, 0.9, 1.0)):
     Returns:
         `(sum(counts),)` float64, increasing from 0 to 1.
 
+    Raises:
+        ValueError: If `counts` and `ends` are not as above.
+
     Example:
 
     >>> piecewise_schedule((2, 3), (0.5, 1.0))  # [0, 0.25, 0.5, 0.75, 1]
@@ -66,6 +71,10 @@ def piecewise_schedule(counts=(500, 4000, 10_000), ends=(0.5, 0.9, 1.0)):
         raise ValueError(
             "`counts` and `ends` must be of one length, the last count at "
             f"least 2 and the last end 1, got {counts} and {ends}."
+        )
+    if not all(a < b for a, b in itertools.pairwise([0.0, *ends])):
+        raise ValueError(
+            f"`ends` must increase from above 0 to 1, got {ends}. Sort them."
         )
     last = len(ends) - 1
     return check_betas(

@@ -113,8 +113,13 @@ def bernoulli_rbm_path(weights, visible_bias, hidden_bias, base_rates=None):
 
 
 def sample_bernoulli(logits, seed):
-    """Draws 0 or 1, float32, of probability `sigmoid(logits)` for 1."""
-    noise = tf.random.stateless_uniform(tf.shape(logits), seed, alg="philox")
+    """Draws 0 or 1, float32, of probability `sigmoid(logits)` for 1.
+
+    In a replica context the rows are this replica's, of one draw for all.
+    """
+    noise = randomness.draw_rows(
+        tf.random.stateless_uniform, tf.shape(logits), seed
+    )
     return tf.cast(noise < tf.sigmoid(logits), tf.float32)
 
 

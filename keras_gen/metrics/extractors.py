@@ -200,8 +200,8 @@ def inception_features():
     >>> FrechetDistance(inception_features())
 
     Reference:
-        - [Rethinking the Inception Architecture for Computer Vision]
-          (https://arxiv.org/abs/1512.00567)
+        - [Rethinking the Inception Architecture for Computer Vision](
+          https://arxiv.org/abs/1512.00567)
     """
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")  # scores are those of float32

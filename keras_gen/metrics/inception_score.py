@@ -46,8 +46,8 @@ class InceptionScore(FeatureMetric):
     >>> metric.details()["standard_deviation"]  # over the splits: 0.06
 
     Reference:
-        - [Improved Techniques for Training GANs]
-          (https://arxiv.org/abs/1606.03498)
+        - [Improved Techniques for Training GANs](
+          https://arxiv.org/abs/1606.03498)
     """
 
     _direction = "up"  # where Keras looks for what is better

@@ -152,8 +152,8 @@ class DensityCoverage(_NeighbourMetric):
     {"density": 0.93, "coverage": 0.81}
 
     Reference:
-        - [Reliable Fidelity and Diversity Metrics for Generative Models]
-          (https://arxiv.org/abs/2002.09797)
+        - [Reliable Fidelity and Diversity Metrics for Generative Models](
+          https://arxiv.org/abs/2002.09797)
     """
 
     def __init__(

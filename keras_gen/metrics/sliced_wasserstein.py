@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import saving
 
 from keras_gen import inputs
+from keras_gen.laplacian_pyramid import pyramid
 from keras_gen.metrics.features import FeatureMetric
 
 _SMALLEST_LEVEL = 16
@@ -161,10 +162,10 @@ class Patches:
         images = images[: self._max_images - self.count]
         for begin in range(0, len(images), _BATCH_SIZE):
             batch = _to_grey_levels(images[begin : begin + _BATCH_SIZE])
-            pyramid = laplacian_pyramid(batch, len(self._levels))
+            bands = pyramid(batch, len(self._levels))
             rows = slice(self.count, self.count + len(batch))
             for patches, level, rng in zip(
-                self._levels, pyramid, self._positions, strict=True
+                self._levels, bands, self._positions, strict=True
             ):
                 level = tf.cast(level, "float16").numpy()
                 patches[rows] = _random_patches(level, rng)
@@ -192,59 +193,6 @@ def _to_grey_levels(images):
     if images.dtype != "uint8":
         images = tf.round(255.0 * images)
     return tf.cast(images, "float32") - 127.5
-
-
-def laplacian_pyramid(images, num_levels):
-    """What each halving of the size loses, and what is left of the images.
-
-        level[i] = gaussian[i] - expand(gaussian[i + 1])
-        gaussian[i + 1] = reduce(gaussian[i])
-
-    where `gaussian[0]` are the images and the last level is the last
-    `gaussian`. `reduce` is every other pixel of the images blurred by the
-    binomial kernel `outer(k, k)`, `k = [1, 4, 6, 4, 1] / 16`, borders reflected
-    without repeating the edge; `expand` puts zeros between the pixels and
-    blurs with four times the kernel.
-
-    Args:
-        images: float32 `(batch, height, width, channels)`.
-        num_levels: Python integer.
-
-    Returns:
-        List of `num_levels` float32 tensors, the largest first.
-
-    Reference:
-        - [The Laplacian Pyramid as a Compact Image Code](
-          https://doi.org/10.1109/TCOM.1983.1095851)
-    """
-    levels = []
-    for _ in range(num_levels - 1):
-        smaller = _blur(images, stride=2)
-        levels.append(images - _expand(smaller, images.shape[1:3]))
-        images = smaller
-    return [*levels, images]
-
-
-def _blur(images, stride=1):
-    """Binomial 5x5 blur with reflected borders, of every `stride`-th pixel."""
-    kernel = np.array([1, 4, 6, 4, 1], "float32") / 16
-    kernel = np.outer(kernel, kernel)[:, :, None, None]
-    kernel = np.repeat(kernel, images.shape[-1], axis=2)
-    images = tf.pad(images, [[0, 0], [2, 2], [2, 2], [0, 0]], "REFLECT")
-    strides = (1, stride, stride, 1)
-    return tf.nn.depthwise_conv2d(images, kernel, strides, "VALID")
-
-
-def _expand(images, size):
-    """Images of twice the size, or one pixel less, `size`."""
-    height, width, channels = images.shape[1:]
-    # (batch, height, 2, width, 2, channels), the new places zero
-    images = tf.pad(
-        images[:, :, None, :, None],
-        [[0, 0], [0, 0], [0, 1], [0, 0], [0, 1], [0, 0]],
-    )
-    images = tf.reshape(images, (-1, 2 * height, 2 * width, channels))
-    return 4 * _blur(images[:, : size[0], : size[1]])
 
 
 def _level_names(image_shape):

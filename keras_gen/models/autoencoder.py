@@ -386,6 +386,9 @@ class Autoencoder(GenerativeModel):
 
         Args:
             z: Codes `(batch, latent_dim)`.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         return self.graph(
             self._decode, inputs.check_latents(z, self.latent_dim)
@@ -419,6 +422,9 @@ class Autoencoder(GenerativeModel):
         Returns:
             `(num_samples, batch, *image_shape)` float32 in [0, 1]; observed
             pixels are those of `x`.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         for name, value in (
             ("num_samples", num_samples),

@@ -292,6 +292,9 @@ class BayesConditional(GenerativeModel):
 
         Args:
             x: Images `(batch, *image_shape)`, uint8 or float in [0, 1].
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         if self.class_prior is not None:
             self._log_evidence()

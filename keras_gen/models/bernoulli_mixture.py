@@ -91,6 +91,9 @@ class BernoulliMixture(Mixture):
             condition: `None`; taken so that one model can stand for another.
             num_samples: Not used, as nothing is drawn.
             seed: Not used either.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         inputs.check_no_condition(condition, self)
         return self.graph(self._log_prob, self.images_from(x))

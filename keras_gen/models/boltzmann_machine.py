@@ -15,9 +15,9 @@ from keras_gen.likelihood.boltzmann import (
     AnnealingPath,
     annealed_log_partition,
     normalized_log_prob,
+    sample_bernoulli,
 )
 from keras_gen.models import chains
-from keras_gen.models.visible_units import bernoulli
 
 
 class BoltzmannMachine(GenerativeModel):
@@ -164,7 +164,7 @@ class BoltzmannMachine(GenerativeModel):
         odds = range(1, self.num_layers + 1, 2)
         for i in [*evens, *odds]:
             r = self._inputs(i, layers, dtype) + self.hidden_biases[i - 1]
-            layers[i] = bernoulli(beta * r, seeds[i])
+            layers[i] = sample_bernoulli(beta * r, seeds[i])
         return v, tf.concat(layers[1::2], axis=1)
 
     def _log_sum(self, state, beta=1.0, dtype="float32"):
@@ -250,6 +250,9 @@ class BoltzmannMachine(GenerativeModel):
 
         Args:
             x: Images `(batch, *image_shape)`, uint8 or float in [0, 1].
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         return self.graph(self._encode, self.images_from(x))
 
@@ -259,6 +262,9 @@ class BoltzmannMachine(GenerativeModel):
         Args:
             z: Hidden units or their means, `(batch, z_dim)`. Only the lowest
                 layer makes a difference.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         return self.graph(self._decode, inputs.check_latents(z, self.z_dim))
 
@@ -411,7 +417,9 @@ class BoltzmannMachine(GenerativeModel):
         zeros = tf.zeros((1, self.state_dim))
 
         def initial(num_chains, seed):
-            return bernoulli(tf.zeros((num_chains, self.state_dim)), seed)
+            return sample_bernoulli(
+                tf.zeros((num_chains, self.state_dim)), seed
+            )
 
         return AnnealingPath(
             initial,

@@ -7,12 +7,13 @@ import tensorflow as tf
 from keras import saving
 
 from keras_gen import inputs
+from keras_gen.likelihood.boltzmann import sample_bernoulli
 from keras_gen.models.boltzmann_machine import (
     BoltzmannMachine,
     over_replicas,
     product,
 )
-from keras_gen.models.visible_units import BinaryUnits, bernoulli
+from keras_gen.models.visible_units import BinaryUnits
 
 
 @saving.register_keras_serializable(package="keras_gen")
@@ -218,9 +219,11 @@ class DBM(BoltzmannMachine):
             tf.random.split(seed, 2 * self.gibbs_steps, alg="philox")
         )
         for k in range(self.gibbs_steps):
-            h = bernoulli(r, seeds[2 * k])
+            h = sample_bernoulli(r, seeds[2 * k])
             r_below = factor * product(h, kernel, dtype, transpose_b=True)
-            below_of_model = bernoulli(bias_below + r_below, seeds[2 * k + 1])
+            below_of_model = sample_bernoulli(
+                bias_below + r_below, seeds[2 * k + 1]
+            )
             r = self._upwards(below_of_model, i, dtype)
         means_of_model = tf.sigmoid(r)
         weights = self.trainable_weights
@@ -368,6 +371,9 @@ class DBM(BoltzmannMachine):
 
         Returns:
             `(batch,)` nats.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         inputs.check_no_condition(condition, self)
         return self._estimate(x, num_samples, seed)

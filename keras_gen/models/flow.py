@@ -182,6 +182,9 @@ class Flow(GenerativeModel):
 
         Returns:
             `(batch,)` float32.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         inputs.check_no_condition(condition, self)
         if not tf.is_tensor(num_samples):
@@ -230,6 +233,9 @@ class Flow(GenerativeModel):
         Returns:
             `(num_samples, *image_shape)` float32 in [0, 1], under
             dequantization of 256 levels.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         inputs.check_no_condition(condition, self)
         if not tf.is_tensor(num_samples):
@@ -260,6 +266,9 @@ class Flow(GenerativeModel):
 
         Args:
             x: Images `(batch, *image_shape)`, uint8 or float in [0, 1].
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         return self.graph(self._encode, self.images_from(x), compiled=True)
 
@@ -273,6 +282,9 @@ class Flow(GenerativeModel):
 
         Args:
             z: Latents `(batch, latent_dim)`.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         z = inputs.check_latents(z, self.latent_dim)
         return self.graph(self._decode, z, compiled=True)

@@ -163,6 +163,9 @@ class GaussianMixture(Mixture):
 
         Returns:
             `(batch,)` float32.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         inputs.check_no_condition(condition, self)
         if not tf.is_tensor(num_samples):

@@ -357,6 +357,9 @@ class GSN(GenerativeModel):
 
         Args:
             x: Images `(batch, *image_shape)`, uint8 or float in [0, 1].
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         return self.graph(self._encode, self.images_from(x))
 
@@ -371,6 +374,9 @@ class GSN(GenerativeModel):
 
         Args:
             z: Hidden layers side by side, `(batch, z_dim)`.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         return self.graph(self._decode, inputs.check_latents(z, self.z_dim))
 

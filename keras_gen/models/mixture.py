@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_gen import inputs, optimization, randomness
-from keras_gen.generative_model import MAX_SKIPPED_IN_A_ROW, GenerativeModel
+from keras_gen.generative_model import GenerativeModel
 
 
 class Mixture(GenerativeModel):
@@ -162,7 +162,7 @@ class Mixture(GenerativeModel):
                 lambda: self._maximize(seed),
                 lambda: None,
             )
-        self._count_skipped(finite)
+        self.count_skipped(finite)
         return self.log(loss=-log_prob)
 
     def _log_joint(self, x):
@@ -194,14 +194,6 @@ class Mixture(GenerativeModel):
             start,
             lambda: None,
         )
-
-    def _count_skipped(self, finite):
-        row = self.skipped_in_a_row.value
-        skipped = 1 - tf.cast(finite, row.dtype)
-        num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        self.skipped.update_state(tf.cast(skipped, "float32") / num_replicas)
-        row = tf.where(row < MAX_SKIPPED_IN_A_ROW, (row + 1) * skipped, row)
-        self.skipped_in_a_row.assign(row)
 
     def remember_parameters(self):
         """Sets the sums to those of `memory` images of the present mixture.
@@ -300,6 +292,9 @@ class Mixture(GenerativeModel):
         Returns:
             `(num_samples, *image_shape)` float32 in [0, 1], of 256 levels
             (binary ones from a mixture of Bernoullis).
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         inputs.check_no_condition(condition, self)
         if not tf.is_tensor(num_samples):

@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras import saving
 
 from keras_gen import inputs, optimization
-from keras_gen.generative_model import MAX_SKIPPED_IN_A_ROW, GenerativeModel
+from keras_gen.generative_model import GenerativeModel
 
 
 @saving.register_keras_serializable(package="keras_gen")
@@ -156,16 +156,8 @@ class PCA(GenerativeModel):
             (self.count, count),
         ):
             weight.assign(tf.where(finite, value, weight))
-        self._count_skipped(finite)
+        self.count_skipped(finite)
         return self.log(**self._errors(x))
-
-    def _count_skipped(self, finite):
-        row = self.skipped_in_a_row.value
-        skipped = 1 - tf.cast(finite, row.dtype)
-        num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        self.skipped.update_state(tf.cast(skipped, "float32") / num_replicas)
-        row = tf.where(row < MAX_SKIPPED_IN_A_ROW, (row + 1) * skipped, row)
-        self.skipped_in_a_row.assign(row)
 
     def restart(self):
         """Forgets the moments; `fit` does so before each epoch."""
@@ -227,6 +219,9 @@ class PCA(GenerativeModel):
 
         Args:
             z: Codes `(batch, latent_dim)`.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         return self.graph(
             self._decode, inputs.check_latents(z, self.latent_dim)
@@ -260,6 +255,9 @@ class PCA(GenerativeModel):
         Returns:
             `(num_samples, batch, *image_shape)` float32 in [0, 1]; observed
             pixels are those of `x`.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         if not tf.is_tensor(num_samples):
             inputs.check_positive_integer(num_samples, "num_samples")

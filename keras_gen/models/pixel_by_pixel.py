@@ -130,6 +130,9 @@ class PixelByPixel(GenerativeModel):
 
         Returns:
             `(batch,)` nats.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         inputs.check_no_condition(condition, self)
         return self.graph(self._log_prob, self.images_from(x))
@@ -163,6 +166,9 @@ class PixelByPixel(GenerativeModel):
 
         Returns:
             `(num_samples, *image_shape)` float32.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         if not tf.is_tensor(num_samples):
             inputs.check_positive_integer(num_samples, "num_samples")
@@ -201,6 +207,9 @@ class PixelByPixel(GenerativeModel):
         Returns:
             `(num_samples, batch, *image_shape)` float32 in [0, 1]; observed
             pixels are those of `x`, the others 0 or 1.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         if not tf.is_tensor(num_samples):
             inputs.check_positive_integer(num_samples, "num_samples")

@@ -1010,8 +1010,8 @@ class ProgressiveGAN(GenerativeModel):
     def _project(
         self, resolution, x, num_steps, num_starts, seed, condition=None
     ):
-        search = self._begin_search(x, num_starts, seed, condition)
-        return latent_search.project(*search, num_steps)
+        generate, z = self._begin_search(x, num_starts, seed, condition)
+        return latent_search.project(generate, x, z, num_steps)
 
     def impute(
         self,
@@ -1073,16 +1073,16 @@ class ProgressiveGAN(GenerativeModel):
         seed,
         condition=None,
     ):
-        generate, x, z = self._begin_search(x, num_samples, seed, condition)
+        generate, z = self._begin_search(x, num_samples, seed, condition)
         return latent_search.impute(generate, x, mask, z, num_steps)
 
     def _begin_search(self, x, num_starts, seed, condition):
-        """What a search begins with: images of latents, x, and the latents."""
+        """What a search begins with: images of latents, and the latents."""
         if condition is not None:
             condition = tf.tile(condition, [num_starts, 1])
         shape = tf.stack([num_starts, tf.shape(x)[0], self.latent_dim])
         z = tf.random.stateless_normal(shape, seed, alg="philox")
-        return lambda z: self._unclipped(None, z, condition), x, z
+        return lambda z: self._unclipped(None, z, condition), z
 
     def _given(self, condition, count):
         condition = vectors(condition, count, self.num_classes)

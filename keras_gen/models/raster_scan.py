@@ -158,6 +158,9 @@ class RasterScan(GenerativeModel):
             `image_shape`, whose log-probability of `x` is `log_prob(x)`. Its
             samples are not those of the model: to draw an image, each pixel
             has to wait for those before it.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         x = self.images_from(x)
         given = self._given(condition, x.shape[0])
@@ -184,6 +187,9 @@ class RasterScan(GenerativeModel):
 
         Returns:
             `(batch,)` nats.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         x = self.images_from(x)
         given = []
@@ -251,6 +257,9 @@ class RasterScan(GenerativeModel):
 
         Returns:
             `(num_samples, *image_shape)` float32 in [0, 1].
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         if not tf.is_tensor(num_samples):
             inputs.check_positive_integer(num_samples, "num_samples")
@@ -294,6 +303,9 @@ class RasterScan(GenerativeModel):
         Returns:
             `(num_samples, batch, *image_shape)` float32 in [0, 1]; observed
             pixels are those of `x`.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         inputs.check_positive_integer(num_samples, "num_samples")
         x, mask = self.observed_from(x, mask)

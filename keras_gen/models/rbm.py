@@ -5,12 +5,9 @@ import tensorflow as tf
 from keras import saving
 
 from keras_gen import inputs
+from keras_gen.likelihood.boltzmann import sample_bernoulli
 from keras_gen.models.boltzmann_machine import BoltzmannMachine, product
-from keras_gen.models.visible_units import (
-    BinaryUnits,
-    GaussianUnits,
-    bernoulli,
-)
+from keras_gen.models.visible_units import BinaryUnits, GaussianUnits
 
 _UNITS = {"bernoulli": BinaryUnits, "gaussian": GaussianUnits}
 
@@ -180,7 +177,7 @@ class RBM(BoltzmannMachine):
             return self._advanced_chains(training)[0]
         seeds = self.train_seeds if training else self.eval_seeds
         seed = seeds.next_shared()
-        h = bernoulli(self._hidden_logits(v), seed)
+        h = sample_bernoulli(self._hidden_logits(v), seed)
         return self._walked(h, training)[0]
 
     def _monitored(self, v, r, training):
@@ -227,6 +224,9 @@ class RBM(BoltzmannMachine):
         Args:
             x: Images `(batch, *image_shape)`, uint8 or float in [0, 1]. With
                 Gaussian units, a density at the middles of the 256 levels.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         return self.units.log_volume - self.log_unnormalized(x)
 

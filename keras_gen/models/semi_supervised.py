@@ -203,6 +203,9 @@ class SemiSupervisedVAE(GenerativeModel):
             x: Images `(batch, *image_shape)`, uint8 or float in [0, 1].
             condition: Classes `(batch,)`. Without them, the most probable
                 class of each image.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         v = self._observed(self.images_from(x))
         y = self._most_probable(v)
@@ -218,6 +221,9 @@ class SemiSupervisedVAE(GenerativeModel):
         Args:
             z: Latents `(batch, latent_dim)`.
             condition: Classes `(batch,)`.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         z = inputs.check_latents(z, self.latent_dim)
         y = self._one_hot(condition, z.shape[0])
@@ -404,6 +410,9 @@ class SemiSupervisedVAE(GenerativeModel):
             Means of p(x given y, z) (of p(x given features), for features
             drawn from p(features given y, z)), `(num_samples, *image_shape)`
             float32 in [0, 1].
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         if not tf.is_tensor(num_samples):
             inputs.check_positive_integer(num_samples, "num_samples")
@@ -433,6 +442,9 @@ class SemiSupervisedVAE(GenerativeModel):
             x: Images `(batch, *image_shape)`, uint8 or float in [0, 1].
             condition: Classes `(batch,)`. Without them, the most probable
                 class of each image.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         x = self.images_from(x)
         return self.graph(self._encode, x, *self._given(condition, x.shape[0]))
@@ -452,6 +464,9 @@ class SemiSupervisedVAE(GenerativeModel):
         Args:
             z: Latents `(batch, latent_dim)`.
             condition: Classes `(batch,)`.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         z = inputs.check_latents(z, self.latent_dim)
         return self.graph(self._decode, z, self._one_hot(condition, z.shape[0]))
@@ -470,6 +485,9 @@ class SemiSupervisedVAE(GenerativeModel):
             x: Images `(batch, *image_shape)`, uint8 or float in [0, 1].
             condition: Classes `(batch,)`. Without them, the most probable
                 class of each image.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         x = self.images_from(x)
         given = self._given(condition, x.shape[0])
@@ -493,6 +511,9 @@ class SemiSupervisedVAE(GenerativeModel):
 
         Returns:
             `(batch,)` nats.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         return self._estimate(self._elbo, x, condition, num_samples, seed)
 
@@ -524,6 +545,9 @@ class SemiSupervisedVAE(GenerativeModel):
 
         Returns:
             `(batch,)` nats of the 8-bit (or binary) image.
+
+        Raises:
+            ValueError: If an argument is not as above.
 
         Reference:
             - [Importance Weighted Autoencoders](

@@ -358,6 +358,9 @@ class SemiSupervisedGAN(GenerativeModel):
 
         Args:
             x: Images `(batch, *image_shape)`, uint8 or float in [0, 1].
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         return self.graph(self._classify, self.images_from(x))
 

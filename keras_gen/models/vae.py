@@ -262,6 +262,9 @@ class VAE(GenerativeModel):
 
         Returns:
             A distribution of batch shape `(...)`, event shape `image_shape`.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         z = inputs.check_latents(z, self.z_dim, one_batch=False)
         count = z.shape[-2] if z.shape.rank > 1 else None
@@ -324,6 +327,7 @@ class VAE(GenerativeModel):
         Args:
             x: float32 images in [0, 1].
             condition: Classes or vectors of a conditional model.
+            training: Boolean, as in `loss_terms`.
 
         Returns:
             `(reconstruction, kl)`, each `(batch,)` nats: the mean of
@@ -480,6 +484,9 @@ class VAE(GenerativeModel):
         Returns:
             Means of p(x given z), `(num_samples, *image_shape)` float32 in
             [0, 1].
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         if not tf.is_tensor(num_samples):
             inputs.check_positive_integer(num_samples, "num_samples")
@@ -507,6 +514,9 @@ class VAE(GenerativeModel):
         Args:
             x: Images `(batch, *image_shape)`, uint8 or float in [0, 1].
             condition: Classes or vectors of a conditional model.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         x = self.images_from(x)
         return self.graph(self._encode, x, *self._given(condition, x.shape[0]))
@@ -521,6 +531,9 @@ class VAE(GenerativeModel):
         Args:
             z: Latents `(batch, z_dim)`.
             condition: Classes or vectors of a conditional model.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         z = inputs.check_latents(z, self.z_dim)
         return self.graph(self._decode, z, *self._given(condition, z.shape[0]))
@@ -551,7 +564,8 @@ class VAE(GenerativeModel):
             is logged.
 
         Raises:
-            ValueError: If the posterior and the prior have no closed form.
+            ValueError: If an argument is not as above, or the posterior and
+                the prior have no closed form.
         """
         vae_parts.check_closed_form(
             "kl_per_dimension", self.posterior_layer, self.prior_layer
@@ -576,6 +590,9 @@ class VAE(GenerativeModel):
 
         Returns:
             `(batch,)` nats.
+
+        Raises:
+            ValueError: If an argument is not as above.
         """
         return self._estimate(self._elbo, x, condition, num_samples, seed)
 
@@ -601,6 +618,9 @@ class VAE(GenerativeModel):
 
         Returns:
             `(batch,)` nats of the 8-bit (or binary) image.
+
+        Raises:
+            ValueError: If an argument is not as above.
 
         Reference:
             - [Importance Weighted Autoencoders](

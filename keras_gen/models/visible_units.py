@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_gen import randomness
+from keras_gen.likelihood.boltzmann import sample_bernoulli
 
 
 class VisibleUnits(keras.layers.Layer):
@@ -84,7 +85,7 @@ class BinaryUnits(VisibleUnits):
         return tf.sigmoid(self.bias + r)
 
     def draw(self, r, seed, beta=1.0):
-        return bernoulli(self._logits(r, beta), seed)
+        return sample_bernoulli(self._logits(r, beta), seed)
 
 
 class GaussianUnits(VisibleUnits):
@@ -135,14 +136,3 @@ class GaussianUnits(VisibleUnits):
             tf.random.stateless_normal, tf.shape(r), seed
         )
         return self.mean(beta * r) + self.scale * noise
-
-
-def bernoulli(logits, seed):
-    """Draws 0 or 1, float32, of probability `sigmoid(logits)` for 1.
-
-    In a replica context the rows are this replica's, of one draw for all.
-    """
-    noise = randomness.draw_rows(
-        tf.random.stateless_uniform, tf.shape(logits), seed
-    )
-    return tf.cast(noise < tf.sigmoid(logits), "float32")

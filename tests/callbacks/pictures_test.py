@@ -394,7 +394,7 @@ def test_a_worker_that_is_not_the_chief_does_nothing(tmp_path):
         ({"every": True}, "`every` must be a positive integer, got True"),
         ({"every_steps": -1}, "`every_steps` must be a positive integer"),
         ({"num_columns": 0}, "`num_columns` must be a positive integer"),
-        ({"seed": None}, "`seed` must be an integer.*Got NoneType"),
+        ({"seed": None}, "`seed` must be an integer.*got None"),
         ({"condition": range(3)}, r"`condition`.*Expected 64.*\(3,\)"),
         ({"condition": 1}, r"`condition`.*Expected 64.*\(\)"),
     ],

@@ -113,7 +113,8 @@ def test_piecewise_schedule_is_even_in_each_piece():
         (((1, 2), (1.0,)), "`counts` and `ends` must be of one length"),
         (((1, 2), (0.5, 0.9)), "the last end 1"),
         (((2, 1), (0.5, 1.0)), "the last count at least 2"),
-        (((2, 2, 2), (0.6, 0.5, 1.0)), "increase from 0 to 1"),
+        (((2, 2, 2), (0.6, 0.5, 1.0)), "`ends` must increase"),
+        (((2, 2), (0.0, 1.0)), "`ends` must increase"),
         (((0, 2), (0.5, 1.0)), "`counts` must be a positive integer"),
     ],
 )

@@ -577,7 +577,7 @@ def test_labels_of_any_kind_are_ignored():
         model.fit(*data, verbose=0)
 
 
-def test_steps_per_epoch_are_the_steps_of_an_epoch(class_case, tmp_path):
+def test_steps_per_epoch_are_the_steps_of_an_epoch(class_case):
     data = tf.data.Dataset.from_tensor_slices(images()).batch(8).repeat()
     model = class_case.compiled(steps_per_execution=None)
     options = {"verbose": 0, "validation_data": data, "validation_steps": 3}

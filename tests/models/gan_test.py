@@ -565,7 +565,9 @@ def test_penalties_come_once_in_an_interval_and_that_much_larger():
     np.testing.assert_allclose(lazy, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    "jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_lazy_penalties_train_the_discriminator(jit_compile):
     slopes = []
     for weight in (1e-6, 10.0):

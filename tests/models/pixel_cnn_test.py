@@ -67,6 +67,7 @@ def assert_drawn_from(probabilities, drawn, num_bins=32):
     bins[ranked] = np.minimum(num_bins * cumulative, num_bins - 1)
     expected = np.bincount(bins, probabilities, minlength=num_bins)
     found = np.bincount(bins[drawn], minlength=num_bins)
+    assert not np.any(probabilities[drawn] == 0)
     used = expected > 0
     expected = expected[used] / expected.sum() * len(drawn)
     test = scipy.stats.chisquare(found[used], expected)

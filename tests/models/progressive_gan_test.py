@@ -789,7 +789,7 @@ def test_the_plan_counts_parameters_and_operations(capsys):
     assert len({len(line) for line in table}) == 1
 
 
-def test_a_measured_plan_puts_everything_back(capsys):
+def test_a_measured_plan_puts_everything_back():
     gan = compiled(schedule=SCHEDULE.ending_at(4))
     before = state_of(gan)
     (row,) = gan.plan(measured_steps=1)

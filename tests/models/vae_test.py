@@ -1174,6 +1174,18 @@ def test_kl_per_dimension_adds_up_to_the_divergence(posterior):
     np.testing.assert_allclose(np.sum(kl, 1), np.mean(ratio, 0), atol=0.05)
 
 
+def test_kl_and_bound_are_those_under_the_condition():
+    vae = linear_vae(shifts=SHIFTS[1:], condition_dim=2)
+    x = levels_of(normal_marginal())[0] / np.float32(256)
+    terms = []
+    for vectors in np.random.default_rng(0).normal(size=(2, 6, 2)):
+        kl = vae.kl_per_dimension(x, condition=vectors)
+        _, expected = vae.elbo_terms(x, vectors)
+        np.testing.assert_allclose(np.sum(kl, axis=1), expected, rtol=1e-4)
+        terms.append(expected)
+    assert np.max(np.abs(terms[0] - terms[1])) > 0.01
+
+
 def test_kl_per_dimension_without_a_closed_form_is_refused():
     vae = VAE(SHAPE, 2, posterior="mixture")
     with pytest.raises(ValueError, match=r"kl_per_dimension.*MixturePost"):
