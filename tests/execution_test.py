@@ -95,6 +95,7 @@ def test_many_steps_in_one_program_are_those_steps(vaes):
     assert_same_course(*vaes, data)
 
 
+@pytest.mark.slow
 def test_steps_of_two_networks_in_one_program_are_those_steps():
     data = (images(38), np.arange(38))
     data = tf.data.Dataset.from_tensor_slices(data).batch(8)
