@@ -36,6 +36,7 @@ SLOW = {
     "bayes_rule",
     "conditional_gan",
     "gsn",
+    "impute",
     "laplacian_gan",
     "pixel_rnn",
     "progressive_gan",

@@ -345,7 +345,9 @@ def test_features_stay_as_they_are():
     assert np.any(own[0] != np.array(model.decoder.weights[0]))
 
 
-@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize(
+    "stacked", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_a_label_for_each_class_is_enough_for_separate_clusters(stacked):
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
