@@ -148,12 +148,12 @@ class GenerativeModel(keras.Model):
             if has_strategy or run_eagerly:
                 steps_per_execution = 1
         if jit_compile == "auto" and not tf.config.list_physical_devices("GPU"):
-            noisy = any(
+            unsuited = any(
                 hasattr(layer, "seed_generator") or not layer.supports_jit
                 for layer in self._flatten_layers(include_self=False)
             )
             jit_compile = not (
-                convolutional or noisy or has_strategy or run_eagerly
+                convolutional or unsuited or has_strategy or run_eagerly
             )
         self._in_one_program = jit_compile is True and not convolutional
         self._most_steps = steps_per_execution

@@ -232,7 +232,7 @@ class BayesConditional(GenerativeModel):
 
     def make_predict_function(self, force=False):
         if self.class_prior is not None:
-            self._log_evidence()  # a graph could not measure it
+            self._log_evidence()  # a graph traced before does not measure it
         return super().make_predict_function(force)
 
     # The parts of Bayes' rule
