@@ -108,9 +108,9 @@ class GenerativeModel(keras.Model):
                 convolutions, and layers such as Dropout, whose noise takes
                 many times as long; on a GPU it is Keras's choice.
             steps_per_execution: Training steps a call. Defaults to 50, with
-                convolutions to 10, or less where `fit` is given a
-                `steps_per_epoch` that these do not divide; and to 1 under a
-                strategy.
+                convolutions to 10, or less for short epochs and where `fit`
+                is given a `steps_per_epoch` that these do not divide; and to
+                1 under a strategy.
             run_eagerly: Whether steps run without a graph, for debugging.
 
         Raises:
@@ -395,7 +395,6 @@ class GenerativeModel(keras.Model):
             steps_per_epoch = inputs.check_positive_integer(
                 steps_per_epoch, "steps_per_epoch"
             )
-        self._end_executions_with_epoch(steps_per_epoch)
         if validation_split and validation_data is None:
             inputs.check_number(validation_split, "validation_split", 0, 1)
             if not hasattr(x, "shape"):
@@ -431,6 +430,7 @@ class GenerativeModel(keras.Model):
             shuffle=shuffle,
             steps_per_epoch=steps_per_epoch,
         )
+        self._fit_executions(steps_per_epoch, int(data.cardinality()))
         if steps_per_epoch and isinstance(x, tf.data.Dataset):
             num_batches = int(x.cardinality())
             if 0 <= num_batches < steps_per_epoch:
@@ -540,8 +540,12 @@ class GenerativeModel(keras.Model):
             argument="condition",
         )
 
-    def _end_executions_with_epoch(self, steps_per_epoch):
-        """Keras runs whole executions, also beyond the end of an epoch."""
+    def _fit_executions(self, steps_per_epoch, num_batches):
+        """Shortens executions that are longer than an epoch has use for.
+
+        Keras runs whole ones, also beyond the end of `steps_per_epoch`, and
+        counts all steps of the one in which data of `num_batches` ends.
+        """
         steps, given = self._most_steps, self._compile_arguments
         if steps_per_epoch and steps_per_epoch % steps:
             if given["steps_per_execution"] is not None:
@@ -554,6 +558,8 @@ class GenerativeModel(keras.Model):
             steps = next(
                 n for n in range(steps, 0, -1) if steps_per_epoch % n == 0
             )
+        elif num_batches > 0 and given["steps_per_execution"] is None:
+            steps = min(steps, num_batches)
         if steps != self.steps_per_execution:
             self.steps_per_execution = steps
             self.train_function = self.test_function = None
@@ -627,7 +633,7 @@ class GenerativeModel(keras.Model):
             dataset = feeding.without_labels(dataset)
         if in_batches and not training:
             dataset = feeding.even_batches(dataset, num_replicas)
-        if steps and count is not None:  # see `_end_executions_with_epoch`
+        if steps and count is not None:  # see `_fit_executions`
             dataset = dataset.take(inputs.check_positive_integer(count, name))
         return dataset
 

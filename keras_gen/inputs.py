@@ -20,29 +20,30 @@ import tensorflow as tf
 _MAX_BYTES_READ = 2**30
 
 
-def check_positive_integer(value, argument):
+def check_positive_integer(value, argument, minimum=1):
     """Checks a count or a size that a constructor is given.
 
     Args:
         value: The value to check.
         argument: String, the name of the argument in error messages.
+        minimum: Integer, the smallest allowed value.
 
     Returns:
         `value` as a Python integer.
 
     Raises:
-        ValueError: If `value` is not an integer of at least 1. Booleans,
-            floats (even whole ones) and strings are refused.
+        ValueError: If `value` is not an integer of at least `minimum`.
+            Booleans, floats (even whole ones) and strings are refused.
 
     Example:
 
     >>> check_positive_integer(np.int64(32), "latent_dim")  # 32
     """
-    if not _is_number(value, numbers.Integral) or value < 1:
+    if not _is_number(value, numbers.Integral) or value < minimum:
         raise ValueError(
             f"`{argument}` must be a positive integer, got {_show(value)}. "
-            "Pass a whole number of at least 1, for example "
-            f"`{argument}=64`."
+            f"Pass a whole number of at least {minimum}, for example "
+            f"`{argument}={max(64, minimum)}`."
         )
     return int(value)
 

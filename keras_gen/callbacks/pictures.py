@@ -343,8 +343,8 @@ def condition_arguments(condition, count, item):
     condition = np.asarray(condition)
     if condition.shape[:1] != (count,):
         raise ValueError(
-            f"`condition` must hold one class or vector a {item}. Expected "
-            f"{count} of them, got an array of shape {condition.shape}."
+            f"`condition` must hold one class or vector for each {item}. "
+            f"Expected {count}, got an array of shape {condition.shape}."
         )
     return {"condition": condition}
 

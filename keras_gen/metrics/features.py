@@ -91,10 +91,16 @@ class FeatureMetric(keras.metrics.Metric):
                 "`real` and `generated` must not both be `None`. Pass a batch "
                 "of images as one of them at least."
             )
-        for images, name in ((real, "real"), (generated, "generated")):
-            side = getattr(self, name)
-            if images is not None and not side.full:
-                side.add(self.features(images, name))
+        added = [
+            (side, self.features(images, name))
+            for side, images, name in (
+                (self.real, real, "real"),
+                (self.generated, generated, "generated"),
+            )
+            if images is not None and not side.full
+        ]
+        for side, features in added:  # all or, if one is refused, none
+            side.add(features)
 
     def reset_state(self):
         """Forgets all images."""

@@ -31,7 +31,8 @@ class InceptionScore(FeatureMetric):
             gives it, stands for that classifier.
         splits: Integer, parts of the images, drawn at random (always the
             same ones).
-        max_samples: Integer, images that are used: the first.
+        max_samples: Integer of at least `splits`, images that are used: the
+            first.
         name: String, name of the metric.
 
     Raises:
@@ -68,7 +69,7 @@ class InceptionScore(FeatureMetric):
             )
         self.splits = inputs.check_positive_integer(splits, "splits")
         self.max_samples = inputs.check_positive_integer(
-            max_samples, "max_samples"
+            max_samples, "max_samples", minimum=self.splits
         )
         super().__init__(feature_extractor, lambda: Samples(max_samples), name)
         self._network = getattr(

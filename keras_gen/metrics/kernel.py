@@ -34,9 +34,10 @@ class KernelDistance(FeatureMetric):
     Args:
         feature_extractor: `keras.Model` from float32 images in [0, 1] to
             `(batch, dim)`, or `None` for the pixels.
-        block_size: Integer, images of each side in a block. Fewer are taken if
-            there would not be 10 blocks otherwise.
-        max_samples: Integer, images of each side that are used: the first.
+        block_size: Integer of at least 2, images of each side in a block.
+            Fewer are taken if there would not be 10 blocks otherwise.
+        max_samples: Integer of at least 20, images of each side that are used:
+            the first.
         name: String, name of the metric.
 
     Raises:
@@ -64,10 +65,10 @@ class KernelDistance(FeatureMetric):
         name="kernel_distance",
     ):
         self.block_size = inputs.check_positive_integer(
-            block_size, "block_size"
+            block_size, "block_size", minimum=2
         )
         self.max_samples = inputs.check_positive_integer(
-            max_samples, "max_samples"
+            max_samples, "max_samples", minimum=2 * _MIN_BLOCKS
         )
         super().__init__(feature_extractor, lambda: Samples(max_samples), name)
 

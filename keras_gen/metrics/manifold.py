@@ -20,7 +20,7 @@ class _NeighbourMetric(FeatureMetric):
     def __init__(self, feature_extractor, k, max_samples, name):
         self.k = inputs.check_positive_integer(k, "k")
         self.max_samples = inputs.check_positive_integer(
-            max_samples, "max_samples"
+            max_samples, "max_samples", minimum=self.k + 1
         )
         super().__init__(feature_extractor, lambda: Samples(max_samples), name)
 
@@ -71,7 +71,8 @@ class PrecisionRecall(_NeighbourMetric):
         feature_extractor: `keras.Model` from float32 images in [0, 1] to
             `(batch, dim)`, or `None` for the pixels.
         k: Integer, which neighbour a ball reaches to.
-        max_samples: Integer, images of each side that are used: the first.
+        max_samples: Integer above `k`, images of each side that are used: the
+            first.
         name: String, name of the metric.
 
     Raises:
@@ -138,7 +139,8 @@ class DensityCoverage(_NeighbourMetric):
         feature_extractor: `keras.Model` from float32 images in [0, 1] to
             `(batch, dim)`, or `None` for the pixels.
         k: Integer, which neighbour a ball reaches to.
-        max_samples: Integer, images of each side that are used: the first.
+        max_samples: Integer above `k`, images of each side that are used: the
+            first.
         name: String, name of the metric.
 
     Raises:

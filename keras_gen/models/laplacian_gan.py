@@ -549,15 +549,12 @@ class LaplacianGAN(GenerativeModel):
     def _project(self, x, num_steps, num_starts, seed, condition=None):
         if condition is not None:
             condition = tf.tile(condition, [num_starts, 1])
-        z, loss = latent_search.search(
+        return latent_search.project(
             lambda z: self._chain(z, condition),
             x,
-            tf.ones_like(x, "bool"),
             self._latents(num_starts, tf.shape(x)[0], seed=seed),
             num_steps,
         )
-        best = tf.argmin(loss, axis=0)
-        return tf.gather(tf.transpose(z, (1, 0, 2)), best, batch_dims=1)
 
     # Saving
 

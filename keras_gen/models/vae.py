@@ -714,7 +714,11 @@ class VAE(GenerativeModel):
             return done + count, tfp.math.log_add_exp(total, new)
 
         _, total = tf.while_loop(
-            lambda done, total: done < num_samples, add_part, (0, start)
+            lambda done, total: done < num_samples,
+            add_part,
+            (0, start),
+            # Of a single image TensorFlow knows the batch only at the start.
+            shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])),
         )
         return total
 

@@ -160,6 +160,14 @@ def test_what_is_no_batch_of_images_is_refused(real, generated, message):
     assert len(str(error.value)) <= 600
 
 
+def test_what_is_refused_of_one_side_adds_nothing_to_the_other():
+    metric = KeepAll()
+    with pytest.raises(ValueError, match="`generated`"):
+        metric.update_state(images(4), images(4, 6, 6, 1))
+    metric.update_state(images(4), images(4))
+    assert metric.real.count == metric.generated.count == 4
+
+
 def test_images_the_extractor_cannot_take_are_refused():
     with pytest.raises(ValueError, match=r"`real`.*\(batch, 4, 4, 3\)"):
         KeepAll(mean_colour()).update_state(images(2, 4, 4, 1))

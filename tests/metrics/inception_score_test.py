@@ -125,6 +125,8 @@ def test_arguments_that_are_none_are_refused():
         InceptionScore(classifier, splits=0)
     with pytest.raises(ValueError, match=r"`max_samples`.*got 0"):
         InceptionScore(classifier, max_samples=0)
+    with pytest.raises(ValueError, match=r"`max_samples`.*got 9.*at least 10"):
+        InceptionScore(classifier, max_samples=9)
 
 
 def test_each_split_needs_an_image():

@@ -149,7 +149,12 @@ def test_too_few_images_are_refused():
         metric.result()
 
 
-@pytest.mark.parametrize("argument", ["block_size", "max_samples"])
-def test_counts_that_are_none_are_refused(argument):
-    with pytest.raises(ValueError, match=f"`{argument}`.*got 0"):
-        KernelDistance(**{argument: 0})
+@pytest.mark.parametrize(
+    "argument, least", [("block_size", 2), ("max_samples", 20)]
+)
+def test_counts_that_give_no_blocks_are_refused(argument, least):
+    KernelDistance(**{argument: least})
+    for count in (0, least - 1):
+        message = f"`{argument}`.*got {count}.*at least {least}"
+        with pytest.raises(ValueError, match=message):
+            KernelDistance(**{argument: count})

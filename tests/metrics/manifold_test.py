@@ -192,3 +192,5 @@ def test_too_few_images_are_refused():
 def test_counts_that_are_none_are_refused(metric, argument):
     with pytest.raises(ValueError, match=f"`{argument}`.*got 0"):
         metric(**{argument: 0})
+    with pytest.raises(ValueError, match=r"`max_samples`.*got 4.*at least 5"):
+        metric(k=4, max_samples=4)

@@ -558,6 +558,19 @@ def test_one_batch_is_one_step(class_case):
         assert_trained(before, weights_of(model))
 
 
+def test_executions_are_no_longer_than_an_epoch():
+    model = MODELS["VAE"].compiled(steps_per_execution=None)
+    ends = []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: ends.append(batch)
+    )
+    options = {"batch_size": 8, "callbacks": [watch], "verbose": 0}
+    model.fit(images(), epochs=2, **options)
+    assert ends == [3, 3] and int(model.optimizer.iterations) == 8
+    model.fit(np.concatenate([images()] * 20), **options)
+    assert ends[2:] == [49, 99] and int(model.optimizer.iterations) == 88
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_all_variables_are_of_a_type_that_xla_reaches_on_a_gpu(name):
     for variable in MODELS[name].make().variables:

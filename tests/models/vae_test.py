@@ -386,6 +386,15 @@ def test_log_prob_in_parts_is_that_of_all_samples():
         assert np.ptp(log_weights) > 0.2
 
 
+def test_the_first_batch_may_be_one_image():
+    # TensorFlow knows its size then, and lets a loop change no known shape.
+    vae, x = small_vae(), images()
+    for verb in (vae.log_prob, vae.elbo):
+        alone = verb(x[:1], num_samples=2000, seed=0)
+        of_many = verb(x, num_samples=2000, seed=0)
+        np.testing.assert_allclose(alone, of_many[:1], atol=0.2)
+
+
 def test_elbo_agrees_with_its_two_terms():
     """The sampled KL of `elbo` against the closed one of `elbo_terms`."""
     vae = small_vae("gaussian")
