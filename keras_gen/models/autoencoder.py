@@ -166,6 +166,7 @@ class Autoencoder(GenerativeModel):
                 shape=(self.latent_dim,),
                 # Below 0 until the first batch of training is seen.
                 initializer=keras.initializers.Constant(-1.0),
+                dtype="float32",
                 trainable=False,
                 autocast=False,
             )

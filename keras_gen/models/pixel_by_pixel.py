@@ -44,9 +44,13 @@ class PixelByPixel(GenerativeModel):
         self.add_metrics("loss")
 
     def weight(self, name, shape, initializer="glorot_uniform"):
-        """A float32 weight, which mixed precision leaves as it is."""
+        """A float32 weight, which the dtype policy leaves as it is."""
         return self.add_weight(
-            name=name, shape=shape, initializer=initializer, autocast=False
+            name=name,
+            shape=shape,
+            initializer=initializer,
+            dtype="float32",
+            autocast=False,
         )
 
     def compile(self, optimizer=None, **kwargs):

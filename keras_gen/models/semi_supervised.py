@@ -180,6 +180,7 @@ class SemiSupervisedVAE(GenerativeModel):
             name="labelled_share",
             shape=(),
             initializer="zeros",
+            dtype="float32",
             trainable=False,
             autocast=False,
             aggregation="mean",

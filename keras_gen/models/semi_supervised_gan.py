@@ -130,6 +130,7 @@ class SemiSupervisedGAN(GenerativeModel):
             name="labelled_share",
             shape=(),
             initializer="zeros",
+            dtype="float32",
             trainable=False,
             autocast=False,
             aggregation="mean",

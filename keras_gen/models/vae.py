@@ -213,6 +213,7 @@ class VAE(GenerativeModel):
             initializer=keras.initializers.Constant(
                 inputs.check_number(beta, "beta", minimum=0)
             ),
+            dtype="float32",
             trainable=False,
             autocast=False,
         )

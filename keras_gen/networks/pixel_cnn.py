@@ -263,11 +263,11 @@ class _CachedLayer:
         self.kernel_size = layer.kernel_size
 
         def matrix(conv):
-            kernel = tf.convert_to_tensor(conv.kernel)
+            kernel = tf.cast(conv.kernel, "float32")
             return tf.reshape(kernel, (-1, kernel.shape[-1]))
 
         def vector(conv):
-            return tf.convert_to_tensor(conv.bias)
+            return tf.cast(conv.bias, "float32")
 
         self.vertical = matrix(layer.vertical), vector(layer.vertical)
         self.horizontal = matrix(layer.horizontal)
@@ -301,7 +301,7 @@ class _CachedLayer:
 def cached_head(head):
     """A `ChannelHead` of a pixel alone: `maps(h, x, group)`."""
     hidden, earlier, output = (
-        [[tf.convert_to_tensor(w) for w in layer.weights] for layer in layers]
+        [[tf.cast(w, "float32") for w in layer.weights] for layer in layers]
         for layers in (head.hidden, head.earlier, head.output_layers)
     )
 

@@ -192,7 +192,7 @@ class _CachedPixelLSTM:
         if condition is not None:
             (kernel,) = network.conditioning.weights
             self.condition = tf.matmul(
-                condition, tf.convert_to_tensor(kernel)[0, 0]
+                condition, tf.cast(kernel, "float32")[0, 0]
             )
         self.rows = [
             self.zeros(self.first.past, self.width, self.channels + 1),
@@ -270,12 +270,12 @@ class _CachedFirstLayer:
     """A `MaskedConv2D` of mask "A" and one group, rows and pixels apart."""
 
     def __init__(self, layer):
-        kernel = tf.convert_to_tensor(layer.kernel)
+        kernel = tf.cast(layer.kernel, "float32")
         self.past, self.side = kernel.shape[0] - 1, kernel.shape[1] // 2
         features = kernel.shape[-1]
         self.above = tf.reshape(kernel[:-1], (-1, features))
         self.left = tf.reshape(kernel[-1, : self.side], (-1, features))
-        self.bias = tf.convert_to_tensor(layer.bias)
+        self.bias = tf.cast(layer.bias, "float32")
 
     def row(self, pixels):
         """What the rows above `(past, width, batch, ...)` add to a row."""
@@ -300,12 +300,12 @@ class _CachedRowLSTM:
 
     def __init__(self, layer, projection):
         self.layer, self.units = layer, layer.units
-        kernel = tf.convert_to_tensor(layer.input_to_state.kernel)
+        kernel = tf.cast(layer.input_to_state.kernel, "float32")
         side = layer.kernel_size // 2
         _, _, features, channels = kernel.shape
         self.kernel = tf.reshape(kernel[0, : side + 1], (-1, channels))
-        self.bias = tf.convert_to_tensor(layer.input_to_state.bias)
-        self.state_to_state = tf.convert_to_tensor(layer.state_to_state)
+        self.bias = tf.cast(layer.input_to_state.bias, "float32")
+        self.state_to_state = tf.cast(layer.state_to_state, "float32")
         self.projection = matrix_and_bias(projection)
         self.left_widths = [features] * side
         self.kept_widths = [self.units] * 2
@@ -340,7 +340,11 @@ class _CachedDiagonalBiLSTM:
         self.units = layer.units
         self.inputs = [matrix_and_bias(conv) for conv in layer.input_to_state]
         self.beside, self.above = zip(
-            *(tf.split(w, 2) for w in layer.state_to_state), strict=True
+            *(
+                tf.split(tf.cast(weight, "float32"), 2)
+                for weight in layer.state_to_state
+            ),
+            strict=True,
         )
         self.projection = matrix_and_bias(projection)
         self.left_widths = [self.units] * 2
@@ -381,5 +385,5 @@ class _CachedDiagonalBiLSTM:
 
 def matrix_and_bias(conv):
     """The weights of a 1x1 convolution as tensors."""
-    kernel, bias = (tf.convert_to_tensor(weight) for weight in conv.weights)
+    kernel, bias = (tf.cast(weight, "float32") for weight in conv.weights)
     return kernel[0, 0], bias

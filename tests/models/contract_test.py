@@ -666,6 +666,16 @@ def test_bfloat16_trains_in_every_optimizer(case):
     train_in("mixed_bfloat16", case)
 
 
+@pytest.mark.parametrize("name", ["NADE-made", "PixelCNN-categorical", "VAE"])
+def test_float64_trains(name):
+    train_in("float64", MODELS[name])
+
+
+@pytest.mark.slow
+def test_float64_trains_in_every_optimizer(case):
+    train_in("float64", case)
+
+
 class Sample(keras.callbacks.Callback):
     """Draws samples after each execution."""
 
