@@ -69,6 +69,24 @@ def interpolate(a, b, num_steps, method="spherical"):
     return path.astype("float32")
 
 
+def check_path(a, b, num_steps, method, latent_dim):
+    """`interpolate` between batches of the latents of a model.
+
+    Returns:
+        float32 array `(num_steps, batch, latent_dim)`.
+
+    Raises:
+        ValueError: As `interpolate`, or if the latents are no such batches.
+    """
+    path = interpolate(a, b, num_steps, method)
+    if path.ndim != 3 or path.shape[-1] != latent_dim:
+        raise ValueError(
+            f"`a` and `b` must be latents of shape (batch, {latent_dim}), got "
+            f"{path.shape[1:]}."
+        )
+    return path
+
+
 def traverse(z, dim, values):
     """Moves one latent dimension and leaves the others.
 

@@ -3,6 +3,7 @@
 import contextlib
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from keras import saving
@@ -599,6 +600,33 @@ class GAN(GenerativeModel):
             seed = tf.random.experimental.stateless_fold_in(seed, 1)
             condition = random_classes(tf.shape(z)[0], self.num_classes, seed)
         return self._decode(z, condition)
+
+    def interpolate(
+        self, a, b, num_steps=8, *, condition=None, method="spherical"
+    ):
+        """Images on the way from some latents to others.
+
+        Args:
+            a: Latents to begin with, `(batch, latent_dim)`.
+            b: Latents to end with, one for each.
+            num_steps: Integer of at least 2, both ends included.
+            condition: Classes or vectors `(batch, ...)` of a conditional model.
+            method: `"spherical"` or `"linear"`, see `latents.interpolate`.
+
+        Returns:
+            `(num_steps, batch, *image_shape)` float32 in [0, 1].
+
+        Raises:
+            ValueError: If an argument is not as above.
+        """
+        path = latents.check_path(a, b, num_steps, method, self.latent_dim)
+        given = [
+            tf.tile(rows, [num_steps, 1])
+            for rows in self._given(condition, path.shape[1])
+        ]
+        z = np.reshape(path, (-1, self.latent_dim))
+        images = self.graph(self._decode, z, *given)
+        return tf.reshape(images, (*path.shape[:2], *self.image_shape))
 
     def project(
         self, x, *, num_steps=300, num_starts=4, condition=None, seed=None

@@ -3,11 +3,18 @@
 import numbers
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from keras import saving
 
-from keras_gen import inputs, laplacian_pyramid, latent_search, losses
+from keras_gen import (
+    inputs,
+    laplacian_pyramid,
+    latent_search,
+    latents,
+    losses,
+)
 from keras_gen.conditioning import (
     beside,
     check_network,
@@ -455,6 +462,9 @@ class LaplacianGAN(GenerativeModel):
         z, condition = unpaired(z, condition)
         z = inputs.check_latents(z, self.z_dim)
         condition = self._vectors(condition, z.shape[0])
+        return self._decode(z, condition, training)
+
+    def _decode(self, z, condition=None, training=False):
         return tf.clip_by_value(self._chain(z, condition, training), 0.0, 1.0)
 
     def _chain(self, z, condition=None, training=False):
@@ -505,11 +515,38 @@ class LaplacianGAN(GenerativeModel):
         if condition is None and self.num_classes:
             seed = tf.random.experimental.stateless_fold_in(seed, 1)
             condition = random_classes(num_samples, self.num_classes, seed)
-        return tf.clip_by_value(self._chain(z, condition), 0.0, 1.0)
+        return self._decode(z, condition)
 
     def _latents(self, *leading, seed):
         shape = tf.stack([*leading, self.z_dim])
         return tf.random.stateless_normal(shape, seed, alg="philox")
+
+    def interpolate(
+        self, a, b, num_steps=8, *, condition=None, method="spherical"
+    ):
+        """Images on the way from some latents to others.
+
+        Args:
+            a: Latents to begin with, `(batch, z_dim)`.
+            b: Latents to end with, one for each.
+            num_steps: Integer of at least 2, both ends included.
+            condition: Classes `(batch,)` of a conditional model.
+            method: `"spherical"` or `"linear"`, see `latents.interpolate`.
+
+        Returns:
+            `(num_steps, batch, *image_shape)` float32 in [0, 1].
+
+        Raises:
+            ValueError: If an argument is not as above.
+        """
+        path = latents.check_path(a, b, num_steps, method, self.z_dim)
+        condition = self._vectors(condition, path.shape[1])
+        given = []
+        if condition is not None:
+            given = [tf.tile(condition, [num_steps, 1])]
+        z = np.reshape(path, (-1, self.z_dim))
+        images = self.graph(self._decode, z, *given)
+        return tf.reshape(images, (*path.shape[:2], *self.image_shape))
 
     def project(
         self, x, *, num_steps=300, num_starts=4, condition=None, seed=None

@@ -462,6 +462,11 @@ class ProgressiveGAN(GenerativeModel):
 
     def _check_staged(self, dataset, resolution):
         argument = f"x({resolution}, batch_size)"
+        if not isinstance(dataset, tf.data.Dataset):
+            raise ValueError(
+                f"`{argument}` must be a `tf.data.Dataset` of batches, got a "
+                f"{type(dataset).__name__}."
+            )
         inputs.check_data(
             dataset,
             image_shape=self.shape_at(resolution),
@@ -821,11 +826,11 @@ class ProgressiveGAN(GenerativeModel):
 
         Raises:
             ValueError: If the model is not compiled, or `measured_steps` is
-                negative.
+                not an integer of at least 0.
         """
         self._assert_compile_called("plan")
-        inputs.check_number(measured_steps, "measured_steps", minimum=0)
-        rows = growth_plan.rows_of(self, int(measured_steps))
+        measured_steps = inputs.check_count(measured_steps, "measured_steps")
+        rows = growth_plan.rows_of(self, measured_steps)
         print(growth_plan.text_table(rows))
         return rows
 
@@ -957,20 +962,14 @@ class ProgressiveGAN(GenerativeModel):
         Raises:
             ValueError: If an argument is not as above.
         """
-        path = latents.interpolate(a, b, num_steps, method)
-        if path.ndim != 3 or path.shape[-1] != self.latent_dim:
-            raise ValueError(
-                "`a` and `b` must be latents of shape (batch, "
-                f"{self.latent_dim}), got {path.shape[1:]}."
-            )
-        batch = path.shape[1]
+        path = latents.check_path(a, b, num_steps, method, self.latent_dim)
         given = [
             tf.tile(one_hot, [num_steps, 1])
-            for one_hot in self._given(condition, batch)
+            for one_hot in self._given(condition, path.shape[1])
         ]
         z = np.reshape(path, (-1, self.latent_dim))
         images = self._graph_of(self._decode, None, z, *given)
-        return tf.reshape(images, (num_steps, batch, *self.image_shape))
+        return tf.reshape(images, (*path.shape[:2], *self.image_shape))
 
     def project(
         self, x, *, num_steps=300, num_starts=4, condition=None, seed=None

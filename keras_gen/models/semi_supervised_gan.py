@@ -1,11 +1,12 @@
 """Semi-supervised generative adversarial network."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from keras import saving
 
-from keras_gen import inputs, latent_search, losses, optimization
+from keras_gen import inputs, latent_search, latents, losses, optimization
 from keras_gen.generative_model import GenerativeModel
 from keras_gen.networks.conditional import feature_network
 from keras_gen.networks.semi_supervised import (
@@ -393,6 +394,26 @@ class SemiSupervisedGAN(GenerativeModel):
     def _latents(self, *leading, seed):
         shape = tf.stack([*leading, self.latent_dim])
         return tf.random.stateless_normal(shape, seed, alg="philox")
+
+    def interpolate(self, a, b, num_steps=8, *, method="spherical"):
+        """Images on the way from some latents to others.
+
+        Args:
+            a: Latents to begin with, `(batch, latent_dim)`.
+            b: Latents to end with, one for each.
+            num_steps: Integer of at least 2, both ends included.
+            method: `"spherical"` or `"linear"`, see `latents.interpolate`.
+
+        Returns:
+            `(num_steps, batch, *image_shape)` float32 in [0, 1].
+
+        Raises:
+            ValueError: If an argument is not as above.
+        """
+        path = latents.check_path(a, b, num_steps, method, self.latent_dim)
+        z = np.reshape(path, (-1, self.latent_dim))
+        images = self.graph(self._decode, z)
+        return tf.reshape(images, (*path.shape[:2], *self.image_shape))
 
     def project(self, x, *, num_steps=300, num_starts=4, seed=None):
         """Latents that reproduce images, found by gradient descent.

@@ -13,10 +13,11 @@ from keras_gen.layers.masked_conv import (
     check_odd,
     gate,
 )
+from keras_gen.networks.exportable import ExportableNetwork
 
 
 @saving.register_keras_serializable(package="keras_gen")
-class GatedPixelCNN(keras.Model):
+class GatedPixelCNN(ExportableNetwork):
     """Gated PixelCNN: vertical and horizontal stacks, without a blind spot.
 
     A `GatedMaskedConv2D` of mask "A", others of mask "B", and a `ChannelHead`.

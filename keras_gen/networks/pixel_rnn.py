@@ -18,13 +18,14 @@ from keras_gen.layers.pixel_lstm import (
     neighbours,
     product,
 )
+from keras_gen.networks.exportable import ExportableNetwork
 from keras_gen.networks.pixel_cnn import affine, cached_head, with_ones
 
 KINDS = {"row_lstm": RowLSTM, "diagonal_bilstm": DiagonalBiLSTM}
 
 
 @saving.register_keras_serializable(package="keras_gen")
-class PixelLSTM(keras.Model):
+class PixelLSTM(ExportableNetwork):
     """PixelRNN: LSTM layers with residual connections.
 
     A `MaskedConv2D` of mask "A" gives `2 * hidden_dim` features, to which each

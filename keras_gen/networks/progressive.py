@@ -11,6 +11,7 @@ from keras_gen.layers.equalized import EqualizedConv2D, EqualizedDense
 from keras_gen.layers.fade_in import FadeIn, downscale, upscale
 from keras_gen.layers.minibatch_std import MinibatchStdDev
 from keras_gen.layers.pixel_normalization import PixelNormalization
+from keras_gen.networks.exportable import ExportableNetwork
 
 SLOPE = 0.2  # of the LeakyReLUs
 
@@ -156,7 +157,7 @@ def resolutions_of(image_shape):
 
 
 @keras.saving.register_keras_serializable(package="keras_gen")
-class ProgressiveGenerator(keras.Model):
+class ProgressiveGenerator(ExportableNetwork):
     """Latents to images of any of its resolutions.
 
     Normalized latents (see `PixelNormalization`), beside them the condition; a
@@ -342,7 +343,7 @@ class ProgressiveGenerator(keras.Model):
 
 
 @keras.saving.register_keras_serializable(package="keras_gen")
-class ProgressiveDiscriminator(keras.Model):
+class ProgressiveDiscriminator(ExportableNetwork):
     """Images of any of its resolutions to logits.
 
     A 1x1 convolution for each resolution makes maps of images. Then for each

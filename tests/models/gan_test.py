@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from keras_gen import GAN, losses, networks
+from keras_gen import GAN, latents, losses, networks
 from keras_gen.layers.minibatch import MinibatchDiscrimination, pack
 from keras_gen.networks.conditional import conditional_discriminator
 
@@ -1003,6 +1003,20 @@ def test_project_finds_the_latents_of_a_linear_generator():
     np.testing.assert_allclose(found, expected, atol=2e-3)
     np.testing.assert_array_equal(found, gan.project(x, seed=0))
     np.testing.assert_allclose(gan(found), x, atol=0.05)
+
+
+@pytest.mark.parametrize("method", ["spherical", "linear"])
+def test_interpolated_images_are_those_of_the_path(method):
+    gan, _ = linear_gan()
+    a, b = np.random.default_rng(1).normal(size=(2, 5, 2)).astype("float32")
+    frames = gan.interpolate(a, b, 4, method=method)
+    assert frames.shape == (4, 5, *SHAPE) and frames.dtype == "float32"
+    path = latents.interpolate(a, b, 4, method)
+    for images_, z in zip(frames, path, strict=True):
+        np.testing.assert_allclose(images_, gan(z), atol=1e-6)
+    for bad in ((a[0], b[0]), (a[:, :1], b[:, :1]), (a, b[:2])):
+        with pytest.raises(ValueError, match="`a` and `b`"):
+            gan.interpolate(*bad)
 
 
 def test_impute_keeps_what_is_observed_and_follows_it_elsewhere():

@@ -372,6 +372,18 @@ def test_project_finds_latents_of_its_own_samples():
     np.testing.assert_array_equal(z, model.project(x, num_steps=200, seed=1))
 
 
+def test_interpolated_images_are_of_their_class():
+    model = conditional_model()
+    a, b = model.prior.sample(2, seed=0), model.prior.sample(2, seed=1)
+    frames = model.interpolate(a, b, 3, condition=[0, 2])
+    assert frames.shape == (3, 2, *SHAPE)
+    for images_, z in ((frames[0], a), (frames[-1], b)):
+        expected = model(z, np.array([0, 2]))
+        np.testing.assert_allclose(images_, expected, atol=1e-5)
+    with pytest.raises(ValueError, match="`condition` must be given"):
+        model.interpolate(a, b)
+
+
 # Errors
 
 

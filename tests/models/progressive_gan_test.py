@@ -729,6 +729,12 @@ def test_missing_pixels_come_from_latents_of_the_observed_ones(run):
     assert np.mean(best) < np.mean((others - x)[:, :, 5:] ** 2)
 
 
+@pytest.mark.parametrize("data", [np.zeros((8, 4, 4, 1), "float32"), None])
+def test_a_function_of_what_is_no_dataset_is_refused(data):
+    with pytest.raises(ValueError, match=r"`x\(.*tf.data.Dataset.*got a"):
+        compiled().fit(lambda resolution, batch_size: data)
+
+
 def test_batches_after_a_function_of_data_are_those_given():
     gan = compiled()
     gan.fit(stored, epochs=1, verbose=0)

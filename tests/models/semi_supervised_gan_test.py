@@ -284,6 +284,15 @@ def test_project_finds_latents_of_its_own_samples():
     np.testing.assert_allclose(model(z), x, atol=0.05)
 
 
+def test_interpolated_images_begin_and_end_at_those_of_both():
+    model = linear_model()
+    a, b = model.prior.sample(3, seed=0), model.prior.sample(3, seed=1)
+    frames = model.interpolate(a, b, 5)
+    assert frames.shape == (5, 3, *SHAPE)
+    np.testing.assert_allclose(frames[0], model(a), atol=1e-6)
+    np.testing.assert_allclose(frames[-1], model(b), atol=1e-6)
+
+
 def test_a_saved_model_is_the_same_and_trains_on(tmp_path):
     model = compiled(linear_model(ema=0.9), classification_weight=0.5)
     x, y = images(), np.array([0, 1, 2, -1, -1, -1])
