@@ -3,6 +3,7 @@
 python examples/vae.py --dataset=fashion_mnist --binarize=dynamic --epochs=60
 """
 
+import inspect
 import time
 
 import keras
@@ -24,9 +25,10 @@ flags.DEFINE_integer("batch_size", 128, "Images per step.")
 flags.DEFINE_float("learning_rate", 1e-3, "Adam's; decays to a tenth.")
 flags.DEFINE_integer("num_samples", 100, "Importance samples of log_prob.")
 flags.DEFINE_integer("seed", 0, "Of weights, data order and noise.")
-OPTIONS = VAE.__init__.__kwdefaults__  # words and numbers become flags
+PARAMETERS = inspect.signature(VAE).parameters.values()
+OPTIONS = {p.name: p.default for p in PARAMETERS if p.kind is p.KEYWORD_ONLY}
 KINDS = {bool: "bool", int: "integer", float: "float", str: "string"}
-for name, default in OPTIONS.items():
+for name, default in OPTIONS.items():  # words and numbers become flags
     if kind := KINDS.get(type(default)):
         getattr(flags, f"DEFINE_{kind}")(name, default, "See VAE.")
 
