@@ -3,7 +3,6 @@
 python examples/vae.py --dataset=fashion_mnist --binarize=dynamic --epochs=60
 """
 
-import inspect
 import time
 
 import keras
@@ -25,10 +24,9 @@ flags.DEFINE_integer("batch_size", 128, "Images per step.")
 flags.DEFINE_float("learning_rate", 1e-3, "Adam's; decays to a tenth.")
 flags.DEFINE_integer("num_samples", 100, "Importance samples of log_prob.")
 flags.DEFINE_integer("seed", 0, "Of weights, data order and noise.")
-PARAMETERS = inspect.signature(VAE).parameters.values()
-OPTIONS = {p.name: p.default for p in PARAMETERS if p.kind is p.KEYWORD_ONLY}
+OPTIONS = VAE.__init__.__kwdefaults__  # words and numbers become flags
 KINDS = {bool: "bool", int: "integer", float: "float", str: "string"}
-for name, default in OPTIONS.items():  # words and numbers become flags
+for name, default in OPTIONS.items():
     if kind := KINDS.get(type(default)):
         getattr(flags, f"DEFINE_{kind}")(name, default, "See VAE.")
 

@@ -46,11 +46,11 @@ class GenerativeModel(keras.Model):
         seed: Integer or `None`, seed of all random numbers of the model.
         event_shape: Shape of what is not an image; `image_shape` is then
             `None`.
-        **kwargs: `name`, and `dtype`, the policy of the model and of all that
-            its constructor makes. Networks that it is given keep their own.
+        **kwargs: `name`; and `dtype`, which must be the global policy, since
+            the layers that constructors make take theirs from there.
 
     Raises:
-        ValueError: If `image_shape` or `seed` is not as above.
+        ValueError: If `image_shape`, `seed` or `dtype` is not as above.
     """
 
     num_classes = None
@@ -59,14 +59,9 @@ class GenerativeModel(keras.Model):
     draws_classes = True  # whether samples are of the classes asked for
     log_prob_kind = None
 
-    def __init_subclass__(cls, **kwargs):
-        super().__init_subclass__(**kwargs)
-        # To Keras `dtype` is that of the model, not of the layers in it.
-        if "__init__" in vars(cls):
-            cls.__init__ = _under_its_dtype(cls.__init__)
-
     def __init__(self, image_shape, *, seed=None, event_shape=None, **kwargs):
         super().__init__(**kwargs)
+        inputs.check_dtype_policy(self.dtype_policy)
         if event_shape is None:
             event_shape = image_shape = inputs.check_image_shape(image_shape)
         self.image_shape, self.event_shape = image_shape, event_shape
@@ -1011,15 +1006,6 @@ def _named_objects(network):
 
 def _is_custom(item):
     return not str(item.__module__).startswith("keras.")
-
-
-def _under_its_dtype(init):
-    @functools.wraps(init)
-    def init_under_its_dtype(self, *args, **kwargs):
-        with _dtype_policy(kwargs.get("dtype")):
-            init(self, *args, **kwargs)
-
-    return init_under_its_dtype
 
 
 @contextlib.contextmanager

@@ -133,6 +133,26 @@ def check_activation(activation):
     return function
 
 
+def check_dtype_policy(policy):
+    """Checks that the `dtype` of a model is also that of the layers in it.
+
+    Raises:
+        ValueError: If it is not the global policy, which layers take.
+
+    Example:
+
+    >>> check_dtype_policy(keras.config.dtype_policy())
+    """
+    taken = keras.config.dtype_policy()
+    if policy != taken:
+        raise ValueError(
+            f"`dtype` must be the global policy, {_show(taken.name)}, which "
+            f"the layers of the model take, got {_show(policy.name)}. Call "
+            f"`keras.config.set_dtype_policy({policy.name!r})` before you make "
+            "the model."
+        )
+
+
 def check_progress(progress):
     """Checks who is told how far an estimate has come.
 

@@ -1,7 +1,6 @@
 """What the documents show runs, and what they name exists."""
 
 import functools
-import inspect
 import pathlib
 import re
 import shlex
@@ -32,8 +31,8 @@ def flags_of(script):
     """The flags that a script defines, by the names in its source."""
     text = script.read_text()
     names = re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', text)
-    if "inspect.signature(VAE)" in text:
-        names += inspect.signature(keras_gen.VAE).parameters
+    if "VAE.__init__.__kwdefaults__" in text:
+        names += keras_gen.VAE.__init__.__kwdefaults__
     return set(names)
 
 
