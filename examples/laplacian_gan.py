@@ -73,8 +73,12 @@ def main(_):
             levels=levels,
             chained=FLAGS.chained,
         )
-        grid = callbacks.SampleGrid(folder)
-        gan.fit(train, epochs=FLAGS.epochs, callbacks=[grid])
+        name = "_".join(["checkpoints", *map(str, levels)])
+        watch = [
+            callbacks.SampleGrid(folder),
+            callbacks.Checkpoint(os.path.join(folder, name)),
+        ]
+        gan.fit(train, epochs=FLAGS.epochs, callbacks=watch)
     print(f"trained for {time.time() - began:.0f} s")
     gan.save(os.path.join(folder, "laplacian_gan.keras"))
     gan.export(os.path.join(folder, "serving"))

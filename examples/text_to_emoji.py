@@ -64,8 +64,9 @@ def main(_):
     gan = GAN(x.shape[1:], 64, condition_dim=y.shape[1], seed=FLAGS.seed)
     gan.compile(gradient_penalty=losses.R1(1.0))
     grid = callbacks.SampleGrid(folder, condition=np.repeat(y[:8], 8, axis=0))
+    resume = callbacks.Checkpoint(f"{folder}/checkpoints")
     began = time.time()
-    gan.fit(x, y, FLAGS.batch_size, FLAGS.epochs, callbacks=[grid])
+    gan.fit(x, y, FLAGS.batch_size, FLAGS.epochs, callbacks=[grid, resume])
     print(f"trained for {time.time() - began:.0f} s; rows of samples.png:")
     print(", ".join(names[:8]))
     phrase = [encode(FLAGS.phrase)] * 16
