@@ -282,7 +282,19 @@ class GenerativeModel(keras.Model):
             gradients: Of the loss from `scale_loss`, one for each weight.
             weights: List of variables.
             optimizer: The optimizer that was prepared for them.
+
+        Raises:
+            ValueError: If no weight has a gradient.
         """
+        if all(gradient is None for gradient in gradients):
+            # Keras would take what an empty list raises for the end of data.
+            name = getattr(optimizer, "inner_optimizer", optimizer).name
+            raise ValueError(
+                f"The optimizer {name!r} has nothing to update, as none of "
+                f"{len(weights)} trainable weights has a gradient. Set "
+                "`trainable = True` on the network and call `compile` again, "
+                "and let the loss depend on its weights."
+            )
         if self._hasty:
             optimization.apply_at_once(optimizer, gradients, weights)
             finite = tf.constant(True)

@@ -775,6 +775,16 @@ def test_a_step_on_two_replicas_is_the_step_on_one(case, two_replicas):
         np.testing.assert_allclose(logs_one[name], logs_two[name], rtol=1e-4)
 
 
+@pytest.mark.parametrize("in_one_program", [True, False])
+def test_weights_that_were_frozen_after_compile_are_refused(in_one_program):
+    model = small_vae()
+    steps = 2 if in_one_program else 1
+    model.compile(jit_compile=in_one_program, steps_per_execution=steps)
+    model.trainable = False
+    with pytest.raises(ValueError, match="none of 0 trainable weights"):
+        model.fit(images(32), batch_size=16, verbose=0)
+
+
 def test_an_overflow_on_one_replica_skips_the_step_on_both(
     class_case, two_replicas
 ):

@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
+from keras_gen import layers
 from keras_gen.models.pixel_cnn import PixelCNN
 from keras_gen.networks.pixel_cnn import GatedPixelCNN, plain_pixel_cnn
 
@@ -401,6 +402,17 @@ def test_a_network_that_sees_later_pixels_is_refused(condition_dim):
                 condition_dim=condition_dim,
                 network=network,
             )
+
+
+def test_normalization_over_all_pixels_is_refused():
+    x = keras.Input((4, 4, 2))
+    h = layers.MaskedConv2D(8, 3, "A", num_groups=2)(x)
+    h = keras.layers.GroupNormalization(2)(h)
+    maps = layers.MaskedConv2D(2, 1, "B", num_groups=2)(h)
+    with pytest.raises(ValueError, match=r"`network`.*before its own"):
+        PixelCNN(
+            (4, 4, 2), likelihood="bernoulli", network=keras.Model(x, maps)
+        )
 
 
 def test_bad_arguments_of_verbs_are_refused(binary, of_classes):
